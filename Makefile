@@ -1,0 +1,42 @@
+# Sets up what it needs in virtual environments of its own: needs Python 3.10 or newer with venv.
+PYTHON ?= python3
+VENV := .venv
+# The second environment: tflite-runtime and numpy 1, which have no wheels for Python 3.12 and newer.
+OLD_VENV := .venv-tflite-runtime
+HAS_OLD := $(shell $(PYTHON) -c 'import sys, platform; print(int(sys.version_info < (3, 12) and platform.system() == "Linux"))')
+
+.PHONY: demo test check package clean
+
+demo: $(VENV)/ready
+	@$(VENV)/bin/tflite-hal probe
+	@echo
+	@$(VENV)/bin/tflite-hal run examples/digits_int8.tflite --input examples/digit_7.png --labels examples/digits_labels.txt --mean 0 --std 255 --top 3
+	@echo
+	@$(VENV)/bin/tflite-hal benchmark examples/digits_int8.tflite
+
+test: $(VENV)/ready $(if $(filter 1,$(HAS_OLD)),$(OLD_VENV)/ready)
+	$(VENV)/bin/python -m pytest
+ifeq ($(HAS_OLD),1)
+	$(OLD_VENV)/bin/python -m pytest
+endif
+
+check: $(VENV)/ready
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy tflite_hal plugins
+
+package: $(VENV)/ready
+	$(VENV)/bin/python tests/check_package.py
+
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[image,dev]'
+	@touch $@
+
+$(OLD_VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(OLD_VENV)
+	$(OLD_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[image,dev,tflite-runtime]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(OLD_VENV) dist

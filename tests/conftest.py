@@ -1,0 +1,74 @@
+"""Fixtures: the runtimes of this environment, the example models, the real models beside the checkout."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tflite_hal.runtime import runtime_statuses
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+#: TensorFlow takes seconds to import and is no dependency: tested where TFLITE_HAL_RUNTIME asks for it.
+RUNTIMES = [s.name for s in runtime_statuses() if s.state == "usable" and s.name != "tensorflow"]
+
+
+@pytest.fixture(params=RUNTIMES)
+def runtime_name(request: pytest.FixtureRequest) -> str:
+    """Each usable runtime in turn."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def digits() -> Path:
+    """The int8 example model."""
+    return ROOT / "examples" / "digits_int8.tflite"
+
+
+@pytest.fixture(scope="session")
+def digits_float() -> Path:
+    """The float example model."""
+    return ROOT / "examples" / "digits_float.tflite"
+
+
+@pytest.fixture(scope="session")
+def models() -> Path:
+    """The folder of real models; skips where it is missing."""
+    folder = SHARED / "models"
+    if not folder.is_dir():
+        pytest.skip(f"real models are not at {folder.parent.name}/{folder.name} beside the checkout")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test finds plugins anew and reads no settings of the person who runs it."""
+    if "tflite_hal.runner" in sys.modules:
+        monkeypatch.setattr("tflite_hal.runner._known", {})
+    for name in (
+        "TFLITE_HAL_RUNTIME",
+        "TFLITE_HAL_PROFILE_PATH",
+        "TFLITE_HAL_DISABLED_PLUGINS",
+        "TFLITE_HAL_PYTHON",
+    ):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Install a plugin of given source as a distribution of its own; returns a function."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+
+    def make(name: str, source: str, distribution: str | None = None) -> None:
+        module, dist = f"tflite_hal_{name}", distribution or f"tflite-hal-{name}"
+        (folder / f"{module}.py").write_text(source)
+        info = folder / f"{dist.replace('-', '_')}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {dist}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[tflite_hal]\n{name} = {module}\n")
+
+    return make

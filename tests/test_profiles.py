@@ -1,0 +1,445 @@
+"""Device profiles: schema, trust, matching, and the built-in ones."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tflite_hal import profiles
+from tflite_hal.errors import ProfileError
+from tflite_hal.profiles import (
+    DeviceProfile,
+    Fact,
+    Match,
+    explain,
+    load_profile,
+    load_profiles,
+    match_profile,
+    parse_profile,
+    profile_folders,
+)
+
+ROOT = Path(__file__).parent.parent
+BUILTIN = ROOT / "device_profiles"
+CAPTURES = ROOT.parent / "shared" / "captures"
+HOSTS = Path(__file__).parent / "hosts"
+POSIX = pytest.mark.skipif(os.name == "nt", reason="file modes are POSIX")
+HEAD = "schema: 1\nname: a\ntitle: A\n"
+WHY = "[{provenance: vendor, source: [manual]}]"
+MINIMAL = f"{HEAD}match: {{arch: x86_64}}\nsources: {{match: {WHY}}}\n"
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch):
+    monkeypatch.delenv("TFLITE_HAL_PROFILE_PATH", raising=False)
+
+
+def host(**facts):
+    """A machine of which only ``facts`` are known."""
+    return SimpleNamespace(
+        arch=facts.get("arch"),
+        os_id=facts.get("os_id", ()),
+        board=SimpleNamespace(model=facts.get("model"), compatible=facts.get("compatible", ())),
+        dmi=SimpleNamespace(vendor=facts.get("vendor"), product=facts.get("product")),
+        cpu=SimpleNamespace(features=facts.get("features")),
+        usb=tuple(SimpleNamespace(id=device) for device in facts.get("usb", ())),
+        pci=tuple(SimpleNamespace(id=device) for device in facts.get("pci", ())),
+    )
+
+
+PI_5 = {"arch": "aarch64", "os_id": ("debian", "linux")}
+MACHINES = {
+    "pi 5": (
+        {**PI_5, "compatible": ("raspberrypi,5-model-b", "brcm,bcm2712"), "model": "Raspberry Pi 5 Model B"},
+        "raspberry-pi-5",
+    ),
+    "pi 5 in a container": ({**PI_5, "model": "Raspberry Pi 5 Model B Rev 1.0"}, "raspberry-pi-5"),
+    "pi 500": ({**PI_5, "compatible": ("raspberrypi,500", "brcm,bcm2712")}, "raspberry-pi-5"),
+    "pi 4": ({**PI_5, "model": "Raspberry Pi 4 Model B Rev 1.5"}, "generic-linux-arm64"),
+    "pc": ({"arch": "x86_64", "os_id": ("linux",), "features": ("avx2",)}, "generic-linux-x86-64"),
+    "mac": ({"arch": "aarch64", "os_id": ("darwin",)}, None),
+    "unknown": ({}, None),
+}
+
+
+def profile(name="p", **match):
+    return DeviceProfile(name, name, Match(**match), path=f"{name}.yaml")
+
+
+# --- the built-in profiles -----------------------------------------------------------------------------
+
+
+def test_every_builtin_loads_and_is_named_as_its_file():
+    loaded, errors = load_profiles()
+    assert errors == ()
+    assert [Path(item.path).name for item in loaded] == [f"{item.name}.yaml" for item in loaded]
+    assert {"generic-linux-arm64", "generic-linux-x86-64", "raspberry-pi-5"} <= {i.name for i in loaded}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_builtins_match_the_machines_they_are_for_without_a_tie(machine):
+    facts, expected = MACHINES[machine]
+    match = match_profile(host(**facts), load_profiles()[0])
+    assert (match and match.profile.name) == expected
+    assert not match or not any("tie" in reason for reason in match.reasons)
+
+
+def test_the_example_in_the_readme_is_valid():
+    text = (BUILTIN / "README.md").read_text("utf-8").split("```yaml\n")[1].split("```")[0]
+    example = parse_profile(text, "README.md")
+    assert example.options == {"edgetpu": {"device": "usb"}}
+    assert set(profiles._PROFILE) - {"schema"} == set(example._fields) - {"path"}
+    assert all(example.match), "the example shows every key of match"
+
+
+@pytest.mark.parametrize("tree", sorted(HOSTS.glob("*")), ids=lambda tree: tree.name)
+def test_synthetic_hosts_have_one_best_profile_at_most(tree):
+    probe_host = pytest.importorskip("tflite_hal.host", exc_type=ImportError).probe_host
+    match = match_profile(probe_host(root=str(tree)), load_profiles()[0])
+    assert not match or not any("tie" in reason for reason in match.reasons)
+    if tree.name.startswith("raspberry-pi-5"):
+        assert match and match.profile.name == "raspberry-pi-5"
+
+
+def test_captured_hosts():
+    if not CAPTURES.is_dir():
+        pytest.skip(f"no captures at {CAPTURES}")
+    probe_host = pytest.importorskip("tflite_hal.host", exc_type=ImportError).probe_host
+    loaded, pi_5 = load_profiles()[0], set()
+    for root in sorted(CAPTURES.glob("*/root")):
+        match = match_profile(probe_host(root=str(root)), loaded)
+        assert not match or not any("tie" in reason for reason in match.reasons)
+        if match and match.profile.name == "raspberry-pi-5":
+            pi_5.add(root.parent.name)
+    assert pi_5 == {"sbc-rpi5", "sbctxt-rpi5-full"}
+
+
+# --- the schema ----------------------------------------------------------------------------------------
+
+
+def test_a_whole_profile_round_trips():
+    whole = parse_profile((BUILTIN / "raspberry-pi-5.yaml").read_text("utf-8"), "pi.yaml")
+    assert whole.threads == (4, 3, 1)
+    assert whole.match.any_of[1] == Match(model_prefix=("Raspberry Pi 5",))
+    assert isinstance(whole.quirks[0], Fact)
+    plain = whole.to_dict()
+    assert plain.pop("path") == "pi.yaml"
+    assert parse_profile(json.dumps({"schema": 1, **plain}), "pi.yaml") == whole
+
+
+def test_what_is_left_out_is_empty():
+    minimal = parse_profile(MINIMAL, "a.yaml")
+    assert (minimal.delegates, minimal.threads, minimal.quirks) == ((), (), ())
+    assert minimal.to_dict()["match"] == {"arch": "x86_64"}
+    assert (dict(minimal.options), dict(minimal.environment)) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "words"),
+    [
+        ("", "", "a mapping"),
+        ("[1]", "", "a mapping"),
+        ("a: [", "", "one YAML document"),
+        ("a: 1\n---\nb: 1", "", "one YAML document"),
+        ("a: &x 1\nb: *x", "", "line 1"),
+        ("a: !!python/name:os.system ''", "", "tag in line 1"),
+        ("a: !!int ''", "", "tag in line 1"),
+        ("[" * 100_000, "", "levels"),
+        ("#" * 300_000, "", "bytes"),
+        ("a: {b: 1, b: 2}", "a", "'b'"),
+        ("{1: 2}", "", "keys that are text"),
+        ("? [a]\n: b", "", "keys that are text"),
+        ("a: on", "a", "'on'"),
+        ("a: 010", "a", "in quotes"),
+        ("a: 12:34", "a", "in quotes"),
+        ("a: .inf", "a", "in quotes"),
+        ("a: 2024-99-99", "a", "in quotes"),
+        ("\ud800", "", "document"),
+        (MINIMAL.replace("schema: 1", "schema: 2"), "schema", "expected 1, given 2"),
+        (MINIMAL.replace("schema: 1", "schema: true"), "schema", "given True"),
+        (MINIMAL.replace("schema: 1\n", ""), "schema", "this key"),
+        (MINIMAL.replace("name: a", "name: A b"), "name", "'A b'"),
+        (MINIMAL.replace("title: A", "title: 5"), "title", "given 5"),
+        (MINIMAL.replace("title: A", 'title: "\\e[31m"'), "title", "text"),
+        (MINIMAL + "delegate: [cpu]", "delegate", "'delegates'"),
+        (MINIMAL + "zzzzzz: 1", "zzzzzz", "one of schema, name"),
+        (MINIMAL + "delegates: cpu", "delegates", "a list"),
+        (MINIMAL + "delegates: []", "delegates", "1 to 100 entries"),
+        (MINIMAL + f"threads: {list(range(1, 102))}", "threads", "1 to 100 entries"),
+        (MINIMAL + f"{'x' * 900}: 1", "'xxx", "a known key"),
+        (MINIMAL + '"\\e[31m": 1', "'\\x1b[31m'", "a known key"),
+        (MINIMAL + "delegates: [cpu, cpu]", "delegates[1]", "once"),
+        (MINIMAL + "delegates: [cpu]", "sources.delegates", "sources of 'delegates'"),
+        (MINIMAL + "threads: [0]", "threads[0]", "1 to 1024"),
+        (MINIMAL + "threads: [true]", "threads[0]", "given True"),
+        (MINIMAL.replace("{arch: x86_64}", "{}"), "match", "a mapping"),
+        (MINIMAL.replace("{arch: x86_64}", "{arhc: a}"), "match.arhc", "'arch'"),
+        (MINIMAL.replace("{arch: x86_64}", "{usb: [1A6E:089A]}"), "match.usb[0]", "lower case"),
+        (
+            MINIMAL.replace("{arch: x86_64}", "{any_of: [{any_of: []}]}"),
+            "match.any_of[0].any_of",
+            "known key",
+        ),
+        (MINIMAL.replace("vendor", "rumour"), "sources.match[0].provenance", "measured or vendor"),
+        (MINIMAL.replace(", source: [manual]", ""), "sources.match[0].source", "this key"),
+        (MINIMAL + "quirks: [{text: x, provenance: vendor}]", "quirks[0].source", "this key"),
+        (MINIMAL + "options: {npu: {a: [1]}}", "options.npu.a", "a list"),
+        (MINIMAL + "options: {npu: 1}", "options.npu", "a mapping"),
+        (MINIMAL + "options: {npu: {library: a.so}}", "options.npu.library", "an absolute path"),
+        (MINIMAL + "options: {npu: {cachePath: ./a}}", "options.npu.cachePath", "an absolute path"),
+        (MINIMAL + "options: {npu: {artifacts_folder: a}}", "options.npu.artifacts_folder", "absolute"),
+        (MINIMAL + "environment: {npu: {A: 1}}", "environment.npu.A", "in quotes"),
+        (MINIMAL + "environment: {npu: {'A=B': c}}", "environment.npu.A=B", "name of an environment"),
+        *(
+            (MINIMAL + f"environment: {{npu: {{{name}: /x}}}}", f"environment.npu.{name}", "programs load")
+            for name in ("LD_PRELOAD", "LD_AUDIT", "DYLD_LIBRARY_PATH", "PYTHONPATH", "PATH", "Path")
+        ),
+        *(
+            (MINIMAL + f"environment: {{npu: {{LD_LIBRARY_PATH: '{value}'}}}}", "environment.npu", "absolute")
+            for value in ("lib", "/usr/lib:", "/usr/lib;lib", "/usr/$LIB", "$ORIGIN/lib")
+        ),
+    ],
+)
+def test_each_error_names_file_key_and_what_was_expected(text, key, words):
+    with pytest.raises(ProfileError) as caught:
+        parse_profile(text, "some/a.yaml")
+    message = str(caught.value)
+    assert message.startswith(f"some/a.yaml: {key}" if key else "some/a.yaml: ")
+    assert words in message
+    assert len(message) < 500
+
+
+def test_options_keep_their_types_and_absolute_paths():
+    text = MINIMAL.replace("{match:", f"{{options: {WHY}, match:")
+    options = (
+        "{npu: {device: '', level: 3, rate: 0.5, fast: true, library_path: /usr/lib/a.so, profile: burst}}"
+    )
+    parsed = parse_profile(f"{text}options: {options}", "a.yaml")
+    assert parsed.options["npu"] == yaml.safe_load(options)["npu"]
+
+
+@given(
+    st.text(alphabet=st.sampled_from("abm:-[]{}#&*!|>'\"%@,? \n\t01.\x00é\ue000"), max_size=60) | st.text()
+)
+def test_any_text_gives_a_profile_error(text):
+    with pytest.raises(ProfileError):
+        parse_profile(text, "a.yaml")
+
+
+_KEYS = st.sampled_from([*profiles._PROFILE, *Match._fields, *Fact._fields, "LD_LIBRARY_PATH", "x"])
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(_KEYS, _VALUES, max_size=3), st.booleans())
+def test_any_values_give_a_profile_or_a_profile_error(values, keep):
+    valid = yaml.safe_load(MINIMAL)
+    text = yaml.safe_dump({**valid, **values} if keep else {**values, **valid}, sort_keys=False)
+    try:
+        parsed = parse_profile(text, "a.yaml")
+    except ProfileError as error:
+        assert str(error).startswith("a.yaml: ")
+    else:
+        json.dumps(parsed.to_dict(), allow_nan=False)
+
+
+# --- where profiles come from --------------------------------------------------------------------------
+
+
+def write(folder, name, mode=0o644, text=MINIMAL):
+    folder.mkdir(mode=0o755, exist_ok=True)
+    file = folder / f"{name}.yaml"
+    file.write_text(text.replace("name: a\n", f"name: {name}\n"), "utf-8")
+    file.chmod(mode)
+    return file
+
+
+def test_folders_in_order(monkeypatch, tmp_path):
+    file = write(tmp_path / "mine", "b")
+    monkeypatch.setenv("TFLITE_HAL_PROFILE_PATH", os.pathsep.join([str(tmp_path / "mine"), "", str(file)]))
+    assert profile_folders([str(tmp_path)]) == [BUILTIN, tmp_path / "mine", file, tmp_path]
+
+
+def test_one_bad_file_hides_no_other(monkeypatch, tmp_path):
+    write(tmp_path / "mine", "good")
+    write(tmp_path / "mine", "bad", text="schema: 1")
+    (tmp_path / "mine" / "notes.txt").write_text("no profile")
+    monkeypatch.setenv("TFLITE_HAL_PROFILE_PATH", os.pathsep.join([str(tmp_path / "mine"), "/nowhere/x"]))
+    loaded, errors = load_profiles()
+    assert loaded[-1].name == "good"
+    assert [str(error).split(":")[0] for error in errors] == [f"{tmp_path}/mine/bad.yaml", "/nowhere/x"]
+
+
+def test_a_builtin_can_not_be_replaced_and_a_file_counts_once(monkeypatch, tmp_path):
+    file = write(tmp_path / "mine", "raspberry-pi-5")
+    other = write(tmp_path / "mine", "other")
+    monkeypatch.setenv("TFLITE_HAL_PROFILE_PATH", os.pathsep.join([str(other), str(file)]))
+    loaded, errors = load_profiles([other.parent])
+    assert [item.path for item in loaded if item.name == "raspberry-pi-5"] == [
+        str(BUILTIN / "raspberry-pi-5.yaml")
+    ]
+    assert {str(error) for error in errors} == {
+        f"{file}: name: expected a name of its own, given 'raspberry-pi-5', "
+        f"used by {BUILTIN / 'raspberry-pi-5.yaml'}"
+    }
+    assert [item.name for item in loaded].count("other") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "no such file"), (b"\xff\xfe", "UTF-8"), (b"#" * 300_000, "bytes")],
+)
+def test_unreadable_files(tmp_path, content, words):
+    file = tmp_path / "a.yaml"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ProfileError, match=words) as caught:
+        load_profile(file)
+    assert str(caught.value).startswith(str(file))
+
+
+@POSIX
+@pytest.mark.parametrize("mode", [0o664, 0o646])
+def test_a_file_others_can_write_is_refused(monkeypatch, tmp_path, mode):
+    file = write(tmp_path / "mine", "b", mode)
+    monkeypatch.setenv("TFLITE_HAL_PROFILE_PATH", str(file.parent))
+    (error,) = load_profiles()[1]
+    assert error.reason.startswith(f"{file}: {file} has mode {mode:04o}")
+    assert error.remedy == f"chmod go-w {file}"
+    file.chmod(0o644)
+    assert load_profiles()[1] == ()
+
+
+@POSIX
+def test_a_file_in_a_folder_others_can_write_is_refused_also_behind_a_link(monkeypatch, tmp_path):
+    file = write(tmp_path / "open folder", "b")
+    file.parent.chmod(0o777)
+    (tmp_path / "link.yaml").symlink_to(file)
+    for path in (file, tmp_path / "link.yaml"):
+        monkeypatch.setenv("TFLITE_HAL_PROFILE_PATH", str(path))
+        (error,) = load_profiles()[1]
+        assert error.remedy == f"chmod go-w '{file.parent}'"
+    assert load_profiles([file.parent])[0][-1].name == "b", "folders of plugins are trusted"
+    file.parent.chmod(0o755)
+    assert load_profile(tmp_path / "link.yaml", check_owner=True).name == "b"
+
+
+@POSIX
+def test_a_file_of_another_user_is_refused(monkeypatch, tmp_path):
+    file = write(tmp_path / "mine", "b")
+    owner = file.stat().st_uid
+    if owner == 0:
+        os.chown(file, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    with pytest.raises(ProfileError, match="belongs to user") as caught:
+        load_profile(file, check_owner=True)
+    assert "chown" in caught.value.remedy
+
+
+@POSIX
+def test_library_folders_follow_the_same_rule(tmp_path):
+    folder = tmp_path / "lib"
+    folder.mkdir(mode=0o755)
+    text = MINIMAL.replace("{match:", f"{{environment: {WHY}, match:")
+    text += f"environment: {{npu: {{LD_LIBRARY_PATH: '{folder}:{folder}/missing', DEBUG: '1'}}}}"
+    assert parse_profile(text, "a.yaml").environment["npu"]["DEBUG"] == "1"
+    folder.chmod(0o775)
+    with pytest.raises(ProfileError, match=r"a.yaml: environment.npu.LD_LIBRARY_PATH: .* mode 0775"):
+        parse_profile(text, "a.yaml")
+    folder.rmdir()
+    tmp_path.chmod(0o777)
+    with pytest.raises(ProfileError, match="mode 0777"):
+        parse_profile(text, "a.yaml")
+
+
+def test_importing_the_module_does_not_import_yaml():
+    code = "import sys, tflite_hal.profiles; sys.exit('yaml' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+# --- matching ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("match", "facts", "reason"),
+    [
+        ({"arch": "aarch64"}, {"arch": "x86_64"}, "arch is x86_64, not aarch64"),
+        ({"arch": "aarch64"}, {}, "arch unknown, needs aarch64"),
+        ({"os": "linux"}, {}, "os unknown, needs linux"),
+        ({"os": "linux"}, {"os_id": ("darwin",)}, "os is darwin, not linux"),
+        ({"compatible": ("a", "b")}, {"compatible": ("c",)}, "compatible is c, not a or b"),
+        ({"model_prefix": ("Pi 5",)}, {"model": "A Pi 5"}, "model is A Pi 5, not Pi 5"),
+        ({"features": ("avx2",)}, {}, "features unknown, needs avx2"),
+        ({"features": ("avx2", "f16c")}, {"features": ("f16c",)}, "features lack avx2"),
+        ({"usb": ("1a6e:089a",)}, {}, "usb has no 1a6e:089a"),
+        ({"dmi_vendor": "Dell"}, {"vendor": "HP"}, "dmi_vendor is HP, not Dell"),
+        ({"arch": "x", "os": "y"}, {}, "arch unknown, needs x; os unknown, needs y"),
+        (
+            {"any_of": (Match(arch="a"), Match(os="b"))},
+            {"arch": "c"},
+            "arch is c, not a, and os unknown, needs b",
+        ),
+    ],
+)
+def test_why_not(match, facts, reason):
+    assert explain(host(**facts), [profile(**match)]) == [("p", False, reason)]
+    assert match_profile(host(**facts), [profile(**match)]) is None
+
+
+@pytest.mark.parametrize(
+    ("match", "facts", "reason"),
+    [
+        ({"arch": "x86_64"}, {"arch": "x86_64"}, "arch x86_64"),
+        ({"compatible": ("b", "a")}, {"compatible": ("a", "b")}, "compatible a"),
+        ({"model_prefix": ("Pi 5",)}, {"model": "Pi 5 Rev 1"}, "model Pi 5 Rev 1"),
+        ({"dmi_product": "NUC"}, {"product": "NUC13"}, "dmi_product NUC13"),
+        ({"features": ("a", "b")}, {"features": ("b", "a", "c")}, "features a, b"),
+        ({"pci": ("1ac1:089a",)}, {"pci": ("8086:1", "1ac1:089a")}, "pci 1ac1:089a"),
+        ({"any_of": (Match(arch="a"), Match(os="b"))}, {"os_id": ("b",)}, "os b"),
+    ],
+)
+def test_why(match, facts, reason):
+    assert explain(host(**facts), [profile(**match)]) == [("p", True, reason)]
+    assert match_profile(host(**facts), [profile(**match)]).reasons == (reason,)
+
+
+def test_specificity():
+    machine = host(
+        arch="aarch64",
+        os_id=("linux",),
+        features=tuple("abcdefghijkl"),
+        compatible=("vendor,board", "vendor,chip"),
+        usb=("1a6e:089a",),
+    )
+    ascending = [
+        profile("arch", arch="aarch64"),
+        profile("arch-os", arch="aarch64", os="linux"),
+        profile("feature", features=("a",)),
+        profile("features", features=("a", "b"), arch="aarch64"),
+        profile("many-features", features=tuple("abcdefghijkl"), arch="aarch64", os="linux"),
+        profile("usb", usb=("1a6e:089a",)),
+        profile("chip", compatible=("vendor,chip",), arch="aarch64", os="linux"),
+        profile("board", compatible=("vendor,board",)),
+        profile("board-usb", compatible=("vendor,board",), usb=("1a6e:089a",)),
+    ]
+    found = [match_profile(machine, ascending[: count + 1]) for count in range(len(ascending))]
+    assert [match.profile.name for match in found] == [item.name for item in ascending]
+    assert [match.specificity for match in found] == sorted({match.specificity for match in found})
+
+
+def test_a_tie_is_decided_by_name_and_said():
+    machine = host(arch="x86_64")
+    match = match_profile(machine, [profile("b", arch="x86_64"), profile("a", arch="x86_64")])
+    assert match.profile.name == "a"
+    assert match.reasons == ("arch x86_64", "tie with b: the first by name")

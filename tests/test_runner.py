@@ -1,0 +1,349 @@
+"""The main road: from a file to an answer, on real runtimes."""
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tflite_hal import (
+    BenchmarkResult,
+    ClosedError,
+    DelegateError,
+    InputError,
+    ModelError,
+    NoDelegateError,
+    Outcome,
+    ProfileError,
+    Runner,
+    RuntimeUnavailableError,
+    TfliteHalWarning,
+)
+from tflite_hal.runtime import load_runtime
+from tflite_hal.worker import shutdown
+
+EXAMPLE = Path(__file__).parent / "example_plugin" / "tflite_hal_acme.py"
+
+
+@pytest.fixture
+def pixels() -> np.ndarray:
+    return np.random.default_rng(1).random((1, 8, 8, 1), np.float32)
+
+
+def raw(runtime: str, path: Path, array: np.ndarray, **options) -> np.ndarray:
+    interpreter = load_runtime(runtime).interpreter(str(path), **options)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], array)
+    interpreter.invoke()
+    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+
+def test_auto_chooses_and_answers_like_the_raw_runtime(runtime_name: str, digits_float: Path, pixels) -> None:
+    with Runner.auto(digits_float, runtime=runtime_name) as runner:
+        assert runner.device.kind == "cpu"
+        assert runner.delegate == "xnnpack"
+        assert runner.runtime.name == runtime_name
+        threads = runner._opened.candidate.configuration.threads
+        assert np.array_equal(
+            runner.predict(pixels), raw(runtime_name, digits_float, pixels, threads=threads)
+        )
+
+
+def test_plain_and_builtin(runtime_name: str, digits: Path) -> None:
+    array = np.random.default_rng(2).integers(-128, 127, (1, 8, 8, 1), np.int8)
+    with Runner(digits, delegate="builtin", runtime=runtime_name) as runner:
+        expected = raw(runtime_name, digits, array, default_delegates=False)
+        assert np.array_equal(runner.predict(array), expected)
+    with Runner(digits, runtime=runtime_name) as runner:
+        assert runner.delegate == "xnnpack"
+        assert runner.predict(array).dtype == np.int8
+
+
+@pytest.mark.parametrize("form", [str, Path, Path.read_bytes])
+def test_a_model_is_a_path_or_bytes(form, digits: Path, runtime_name: str) -> None:
+    given = form(digits)
+    with Runner.auto(given, runtime=runtime_name) as runner:
+        assert runner.predict(np.zeros((1, 8, 8, 1), np.int8)).shape == (1, 10)
+
+
+def test_a_relative_path_is_read_from_the_working_directory(digits: Path, monkeypatch) -> None:
+    monkeypatch.chdir(digits.parent)
+    with Runner.auto(digits.name) as runner:
+        assert runner.predict(np.zeros((1, 8, 8, 1), np.int8)).shape == (1, 10)
+
+
+def test_inputs_by_name_sequence_and_without_batch(digits: Path) -> None:
+    array = np.arange(64, dtype=np.int8).reshape(1, 8, 8, 1)
+    with Runner.auto(digits) as runner:
+        expected = runner.predict(array)
+        (spec,) = runner.inputs
+        for given in ({spec.name: array}, [array], (array,), array[0], {"image": array}):
+            assert np.array_equal(runner.predict(given), expected)
+        assert np.array_equal(runner.predict({"image": array}, signature="serving_default"), expected)
+        with pytest.raises(InputError, match="no signature 'other'.*serving_default"):
+            runner.predict(array, signature="other")
+
+
+def test_real_numbers_are_quantised_and_come_back_real(digits: Path, pixels) -> None:
+    with Runner.auto(digits) as runner:
+        real = runner.predict(pixels)
+        assert real.dtype == np.float32
+        assert real.sum() == pytest.approx(1.0, abs=0.05)
+        stored = runner.predict(pixels, dequantize=False)
+        assert stored.dtype == np.int8
+        (scale,), (zero,) = runner.outputs[0].quantization[:2]
+        assert np.allclose((stored.astype(np.float32) - zero) * np.float32(scale), real)
+        exact = np.zeros((1, 8, 8, 1), np.int8)
+        assert runner.predict(exact).dtype == np.int8
+        assert runner.predict(exact, dequantize=True).dtype == np.float32
+
+
+def test_out_is_filled_and_results_are_the_callers(digits: Path) -> None:
+    array = np.ones((1, 8, 8, 1), np.int8)
+    with Runner.auto(digits) as runner:
+        first = runner.predict(array)
+        kept = first.copy()
+        out = np.empty((1, 10), np.int8)
+        assert runner.predict(array, out=out) is out
+        assert np.array_equal(out, first)
+        runner.predict(array * 100)
+        assert np.array_equal(first, kept)
+        with pytest.raises(InputError):
+            runner.predict(array, out=np.empty((1, 10), np.float32))
+
+
+def test_a_suspicious_input_warns_once_and_is_an_event(digits_float: Path) -> None:
+    image = np.full((1, 8, 8, 1), 200, np.uint8)
+    with Runner.auto(digits_float) as runner:
+        with pytest.warns(TfliteHalWarning, match=r"images\.fit") as caught:
+            runner.predict(image)
+        assert caught[0].filename == __file__
+        runner.predict(image)
+        assert [event.kind for event in runner.events] == ["input", "input"]
+
+
+def test_the_selection_tells_the_whole_story(digits: Path) -> None:
+    with Runner.auto(digits, exclude=("xnnpack",)) as runner:
+        assert runner.delegate == "builtin"
+        story = {a.delegate: a.outcome for a in runner.selection.attempts}
+        assert story["builtin"] is Outcome.CHOSEN
+        assert story["xnnpack"] is Outcome.EXCLUDED
+        text = str(runner.selection)
+        assert "not compared" in text.splitlines()[0]
+        assert "exclude has 'xnnpack'" in text
+        record = json.loads(json.dumps(runner.selection.to_dict()))
+        assert record["winner"]["delegate"] == "builtin"
+        assert record["compared"] is False
+
+
+def test_threads_are_the_callers(digits: Path) -> None:
+    with Runner.auto(digits, threads=2) as runner:
+        assert runner.selection.winner.configuration == "threads=2"
+    with pytest.raises(InputError, match="threads=0"):
+        Runner.auto(digits, threads=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"delegate": "xnpack"}, DelegateError, "did you mean 'xnnpack'"),
+        ({"delegate": "edgetpu"}, NoDelegateError, "edgetpu"),
+        ({"device": "npu"}, NoDelegateError, "no device on this machine fits"),
+        ({"delegate": "xnnpack", "options": {"fast": 1}}, DelegateError, "no option 'fast'"),
+        ({"options": {"fast": 1}}, DelegateError, "give delegate="),
+        ({"runtime": "torch"}, RuntimeUnavailableError, "unknown runtime 'torch'"),
+        ({"profile": "no-such-board"}, ProfileError, "no-such-board"),
+        ({"profile": "/no/such/file.yaml"}, ProfileError, "/no/such/file.yaml"),
+    ],
+)
+def test_an_explicit_choice_fails_loudly(digits: Path, arguments, error, words: str) -> None:
+    with pytest.raises(error, match=words):
+        Runner(digits, **arguments)
+
+
+def test_a_string_is_no_sequence_of_names(digits: Path) -> None:
+    for arguments in ({"delegates": "xnnpack"}, {"exclude": "cpu"}):
+        with pytest.raises(DelegateError, match="is a string"):
+            Runner.auto(digits, **arguments)
+
+
+def test_everything_excluded_is_an_error_with_the_selection(digits: Path) -> None:
+    with pytest.raises(NoDelegateError) as caught:
+        Runner.auto(digits, exclude=("cpu",))
+    assert caught.value.selection.winner is None
+
+
+def test_not_a_model(tmp_path: Path) -> None:
+    (tmp_path / "x.tflite").write_bytes(b"<html>not found</html>")
+    for given in (tmp_path / "x.tflite", tmp_path / "missing.tflite", tmp_path, b"", b"TFL3"):
+        with pytest.raises(ModelError):
+            Runner.auto(given)
+
+
+def test_a_closed_runner_says_so(digits: Path) -> None:
+    runner = Runner.auto(digits)
+    runner.close()
+    runner.close()
+    with pytest.raises(ClosedError, match="digits_int8"):
+        runner.predict(np.zeros((1, 8, 8, 1), np.int8))
+    with pytest.raises(ClosedError):
+        runner.reset()
+
+
+def test_threads_share_a_runner(digits: Path, runtime_name: str) -> None:
+    random = np.random.default_rng(3)
+    inputs = random.integers(-128, 127, (40, 1, 8, 8, 1), np.int8)
+    with Runner.auto(digits, runtime=runtime_name) as runner:
+        expected = [runner.predict(one) for one in inputs]
+        wrong = []
+
+        def work() -> None:
+            wrong.extend(
+                i for i, one in enumerate(inputs) if not np.array_equal(runner.predict(one), expected[i])
+            )
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert wrong == []
+
+
+def test_a_forked_child_opens_its_own(digits: Path, runtime_name: str) -> None:
+    code = (
+        "import os, sys, numpy as np\nfrom tflite_hal import Runner\n"
+        "r = Runner.auto(sys.argv[1], runtime=sys.argv[2], threads=2)\nx = np.ones((1, 8, 8, 1), 'int8')\n"
+        "a = r.predict(x)\npid = os.fork()\n"
+        "if pid == 0:\n    same = np.array_equal(r.predict(x), a)\n"
+        "    print(same, [e.kind for e in r.events], flush=True)\n    r.close()\n    sys.exit(0)\n"
+        "print(os.waitpid(pid, 0)[1], np.array_equal(r.predict(x), a))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, str(digits), runtime_name],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "True ['fork']\n0 True\n", done.stderr
+
+
+def test_benchmark_measures_and_reports(digits: Path, runtime_name: str) -> None:
+    with Runner.auto(digits, runtime=runtime_name) as runner:
+        result = runner.benchmark(runs=20, warmup=2)
+        assert isinstance(result, BenchmarkResult)
+        assert result.runs == 20
+        assert 0 < result.min_ms <= result.p50_ms <= result.p90_ms <= result.p99_ms <= result.max_ms
+        assert (result.delegate, result.runtime) == ("xnnpack", runtime_name)
+        assert result.load_ms > 0
+        assert json.loads(result.to_json())["model"] == "digits_int8.tflite"
+        runner.warmup()
+
+
+def test_without_child_processes_the_cpu_still_runs_and_says_so(digits: Path, monkeypatch) -> None:
+    shutdown()
+    monkeypatch.setenv("TFLITE_HAL_PYTHON", "/no/such/python")
+    monkeypatch.setattr("tflite_hal.trial._proven", set())
+    with (
+        pytest.warns(TfliteHalWarning, match="without a trial in a child process"),
+        Runner.auto(digits) as runner,
+    ):
+        assert runner.delegate == "xnnpack"
+        assert runner.predict(np.zeros((1, 8, 8, 1), np.int8)).shape == (1, 10)
+        assert [event.kind for event in runner.events] == ["isolation"]
+
+
+def test_a_vendors_plugin_runs_in_its_worker_when_named(install, digits: Path, runtime_name: str) -> None:
+    install("acme", EXAMPLE.read_text())
+    array = np.random.default_rng(4).integers(-128, 127, (1, 8, 8, 1), np.int8)
+    with Runner.auto(digits, runtime=runtime_name) as runner:
+        assert runner.delegate == "xnnpack"
+        assert "acme on npu:0" in str(runner.selection)
+    for arguments in ({"delegates": ["acme"]}, {"device": "npu"}, {"device": "npu:0"}):
+        with Runner.auto(digits, runtime=runtime_name, **arguments) as runner:
+            assert (runner.delegate, runner.device.id) == ("acme", "npu:0")
+            expected = raw(runtime_name, digits, array, default_delegates=False)
+            for _ in range(3):
+                assert np.array_equal(runner.predict(array), expected)
+    with Runner(digits, delegate="acme", options={"mode": "exact"}, runtime=runtime_name) as runner:
+        assert "mode=exact" in str(runner.selection)
+    assert "tflite_hal_acme" not in sys.modules
+
+
+BROKEN_OPEN = EXAMPLE.read_text().replace(
+    "        return InterpreterSession(model, runtime, default_delegates=False)", "        {}"
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome", "words"),
+    [
+        ("raise RuntimeError('no firmware')", Outcome.FAILED, "no firmware"),
+        ("import os; os.kill(os.getpid(), 11)", Outcome.CRASHED, "killed by SIGSEGV"),
+        ("import os; os._exit(0)", Outcome.CRASHED, "without an answer"),
+        ("import threading; threading.Event().wait()", Outcome.HUNG, "no answer within"),
+    ],
+)
+def test_auto_falls_back_and_explicit_does_not(
+    install, monkeypatch, digits: Path, body, outcome, words
+) -> None:
+    install("acme", BROKEN_OPEN.replace("{}", body))
+    monkeypatch.setattr("tflite_hal.remote.LIMITS", {"open": 1.5, "run": 1.5})
+    with pytest.warns(TfliteHalWarning, match=words), Runner.auto(digits, delegates=["acme"]) as runner:
+        assert runner.delegate == "xnnpack"
+        failed = runner.selection.attempts[0]
+        assert (failed.delegate, failed.outcome) == ("acme", outcome)
+        assert words in failed.reason
+        assert runner.predict(np.zeros((1, 8, 8, 1), np.int8)).shape == (1, 10)
+    with pytest.raises(DelegateError, match=words):
+        Runner(digits, delegate="acme")
+
+
+def test_a_run_that_fails_raises_and_returns_nothing_old(install, digits: Path) -> None:
+    session = (
+        "session = InterpreterSession(model, runtime)\n        prepare = session.prepare\n"
+        "        def failing(*a):\n            call = prepare(*a)\n            run, left = call.run, [2]\n"
+        "            class C:\n                def run(self, arrays):\n                    left[0] -= 1\n"
+        "                    if left[0] < 0: raise RuntimeError('unplugged')\n                    return run(arrays)\n"
+        "            return C()\n        session.prepare = failing\n        return session"
+    )
+    install("acme", BROKEN_OPEN.replace("{}", session))
+    with Runner(digits, delegate="acme") as runner:
+        runner.predict(np.zeros((1, 8, 8, 1), np.int8))
+        runner.predict(np.zeros((1, 8, 8, 1), np.int8))
+        with pytest.raises(DelegateError, match="unplugged"):
+            runner.predict(np.zeros((1, 8, 8, 1), np.int8))
+
+
+def test_runners_do_not_leak_descriptors(digits: Path, install) -> None:
+    install("acme", EXAMPLE.read_text())
+
+    def use() -> None:
+        with Runner(digits, delegate="acme") as runner:
+            runner.predict(np.zeros((1, 8, 8, 1), np.int8))
+            runner.predict(np.zeros((1, 8, 8, 1), np.int8))
+        with Runner.auto(digits) as runner:
+            runner.predict(np.zeros((1, 8, 8, 1), np.int8))
+
+    use()
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        use()
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_quiet_when_all_is_well(digits: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with Runner.auto(digits) as runner:
+            runner.predict(np.zeros((1, 8, 8, 1), np.int8))
+            assert runner.events == []

@@ -1,0 +1,321 @@
+"""What a vendor sees: a delegate finds its devices, says which models it takes, and opens sessions.
+
+A plugin contributes subclasses of :class:`Delegate`. For a ``.so`` file that TensorFlow Lite loads as
+an external delegate, :class:`ExternalDelegate` is ready made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Final, NamedTuple
+
+from tflite_hal.errors import DelegateError, PluginError
+from tflite_hal.host import HostInfo
+from tflite_hal.model import Model
+from tflite_hal.profiles import DeviceProfile
+from tflite_hal.runtime import Runtime
+from tflite_hal.session import InterpreterSession, Session
+
+__all__ = [
+    "API_VERSIONS",
+    "Configuration",
+    "Delegate",
+    "Device",
+    "ExternalDelegate",
+    "Option",
+    "Probe",
+    "Problem",
+    "check_options",
+]
+
+#: The first and the last version of the plugin contract this release understands.
+API_VERSIONS: Final = (1, 1)
+
+#: Kinds of devices, accelerators in the order in which they are tried where nothing else decides.
+KINDS: Final = ("tpu", "npu", "dsp", "gpu", "cpu")
+
+_SCALARS: Final[dict[str, tuple[type, ...]]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+}
+
+
+class Device(NamedTuple):
+    """One thing to compute on."""
+
+    id: str  #: unique within the delegate and stable: ``cpu``, ``usb:0``, ``gpu:0``
+    kind: str  #: one of :data:`KINDS`
+    name: str = ""  #: for people
+    properties: Mapping[str, Any] = {}  #: JSON-ready facts, e.g. ``library``: the file to be loaded
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it JSON-ready."""
+        return {**self._asdict(), "properties": dict(self.properties)}
+
+
+class Problem(NamedTuple):
+    """Why a device that is, or should be, there can't be used."""
+
+    stage: str  #: bus, driver, node, permission, library, runtime, open, run
+    evidence: str  #: what was seen
+    remedy: str = ""  #: what to do about it
+    device: str = ""  #: id of the device, "" where there is none yet
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it JSON-ready."""
+        return dict(self._asdict())
+
+
+class Probe(NamedTuple):
+    """What a delegate found on a host."""
+
+    devices: tuple[Device, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it JSON-ready."""
+        return {
+            "devices": [d.to_dict() for d in self.devices],
+            "problems": [p.to_dict() for p in self.problems],
+        }
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Probe:
+        """Rebuild what :meth:`to_dict` gave."""
+        return cls(
+            tuple(Device(**device) for device in given["devices"]),
+            tuple(Problem(**problem) for problem in given["problems"]),
+        )
+
+
+class Configuration(NamedTuple):
+    """One set of options worth trying on a device."""
+
+    options: Mapping[str, Any] = {}  #: by option name, JSON-ready
+    threads: int | None = None  #: CPU threads; None where that has no meaning
+    precision: str = ""  #: ``fp32``, ``fp16``, ``int8``; "" is the engine's own choice
+    remedy: bool = False  #: worth trying only where the ones before gave wrong results
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it JSON-ready."""
+        return {**self._asdict(), "options": dict(self.options)}
+
+    def __str__(self) -> str:
+        parts = [f"{name}={value}" for name, value in self.options.items()]
+        parts += [f"threads={self.threads}"] if self.threads else []
+        return " ".join([*parts, self.precision] if self.precision else parts)
+
+
+class Option(NamedTuple):
+    """One option a delegate takes; checked before anything is loaded."""
+
+    name: str
+    type: str  #: ``str``, ``int``, ``float`` or ``bool``
+    default: Any = None  #: None: the library's own default
+    help: str = ""
+    choices: tuple[Any, ...] = ()  #: () is any value of the type
+
+
+class Delegate:
+    """Contributed by a plugin: finds its devices, says which models it takes, opens sessions.
+
+    Subclasses need a constructor without arguments. Hooks do no work: the core calls the methods one
+    at a time, guarded, and for third-party plugins in a child process.
+
+    Attributes:
+        name: what users type, lower case, unique.
+        api_version: the contract it was written for, a literal integer (:data:`API_VERSIONS`).
+        description: one line.
+        install_hint: how to get what it needs.
+        options: what ``options=`` may hold.
+        environment: variables that must be set before its library loads.
+        runtimes: names of the runtimes it works with, or None for an engine of its own.
+        in_process: True only for engines that ship with a runtime or are proven as safe.
+    """
+
+    name: ClassVar[str] = ""
+    api_version: ClassVar[int] = 0
+    description: ClassVar[str] = ""
+    install_hint: ClassVar[str] = ""
+    options: ClassVar[tuple[Option, ...]] = ()
+    environment: ClassVar[Mapping[str, str]] = {}
+    runtimes: ClassVar[tuple[str, ...] | None] = ("ai_edge_litert", "tflite_runtime", "tensorflow")
+    in_process: ClassVar[bool] = False
+
+    def probe(self, host: HostInfo) -> Probe:
+        """Return the devices on this host, and what stands in the way of those that can't be used.
+
+        From facts and the presence of files only, below the probed root; loads nothing.
+        """
+        return Probe()
+
+    def inspect(self, host: HostInfo) -> Probe:
+        """Ask the library itself; called in a worker only, never for a captured tree."""
+        return self.probe(host)
+
+    def supports(self, model: Model, device: Device) -> str | None:
+        """Return None, or why this device can't run the model; decided without opening it."""
+        return None
+
+    def configurations(
+        self, model: Model, device: Device, profile: DeviceProfile | None
+    ) -> Sequence[Configuration]:
+        """Return the configurations worth trying, best first; at least one."""
+        return (Configuration(),)
+
+    def limits(self, device: Device) -> Mapping[str, float]:
+        """Return seconds allowed per stage (``open``, ``run``) where the defaults (10, 30) are too short."""
+        return {}
+
+    def fingerprint(self, device: Device) -> str:
+        """Return what identifies library, driver and firmware, from files."""
+        return ""
+
+    def open(self, model: Model, device: Device, configuration: Configuration, runtime: Runtime) -> Session:
+        """Open a model.
+
+        Raises:
+            DelegateError: with the reason and, where there is one, the remedy.
+        """
+        raise DelegateError(f"delegate {self.name!r} does not implement open()")
+
+
+class ExternalDelegate(Delegate):
+    """A delegate in a shared library that exports ``tflite_plugin_create_delegate``.
+
+    Subclasses name the library and find their devices; opening is done here.
+
+    Attributes:
+        libraries: file names, the preferred one first; found in the folders of the system's loader.
+        kind: what kind of device it drives.
+        library_remedy: what to do where the library is missing.
+    """
+
+    libraries: ClassVar[tuple[str, ...]] = ()
+    kind: ClassVar[str] = "npu"
+    library_remedy: ClassVar[str] = ""
+
+    def probe(self, host: HostInfo) -> Probe:
+        """Find the devices (:meth:`find`) and the library; a device without library is a problem."""
+        found = self.find(host)
+        if not found.devices:
+            return found
+        library = host.find_library(*self.libraries)
+        if library is None:
+            evidence = f"{' or '.join(self.libraries)} is not in the loader's folders"
+            lacking = tuple(Problem("library", evidence, self.library_remedy, d.id) for d in found.devices)
+            return Probe((), (*found.problems, *lacking))
+        properties = {"library": library}
+        devices = tuple(d._replace(properties={**properties, **d.properties}) for d in found.devices)
+        return Probe(devices, found.problems)
+
+    def find(self, host: HostInfo) -> Probe:
+        """Return the devices on the bus, without regard to the library; here: none.
+
+        A subclass without a bus to look at returns one device where :meth:`HostInfo.find_library`
+        finds the library.
+        """
+        return Probe()
+
+    def library_options(self, device: Device, configuration: Configuration) -> Mapping[str, Any]:
+        """Return the options as the library reads them (it gets them as strings)."""
+        return configuration.options
+
+    def open(self, model: Model, device: Device, configuration: Configuration, runtime: Runtime) -> Session:
+        """Load the library, give it the model, and refuse a session in which it took nothing.
+
+        Raises:
+            DelegateError: the library can't be loaded, refuses its options or the model.
+        """
+        library = str(device.properties.get("library", ""))
+        if not Path(library).is_absolute():
+            raise DelegateError(f"{self.name}: no absolute path of a library for device {device.id!r}")
+        loaded = self._load(library, self.library_options(device, configuration), runtime)
+        session = InterpreterSession(model, runtime, delegates=[loaded], threads=configuration.threads)
+        if session.coverage is not None and session.coverage.taken == 0:
+            session.close()
+            raise DelegateError(
+                f"{self.name} took none of the {session.coverage.total} operators of {model.name}"
+            )
+        return session
+
+    def _load(self, library: str, options: Mapping[str, Any], runtime: Runtime) -> Any:
+        given = {name: value for name, value in options.items() if value is not None}
+        try:
+            return runtime.load_delegate(library, given)
+        except OSError as error:
+            raise DelegateError(
+                f"{library} can't be loaded: {error}", remedy=_loader_remedy(str(error))
+            ) from error
+        except AttributeError as error:
+            raise DelegateError(f"{library} is not a TensorFlow Lite delegate: {error}") from error
+        except (ValueError, RuntimeError) as error:
+            text = " ".join(str(error).split())
+            said = (
+                text.partition(library)[2].strip()
+                or "it gave no message (device absent, busy or not permitted)"
+            )
+            raise DelegateError(
+                f"{self.name}: the library {library} refused: {said}", remedy=self.refusal_remedy(said)
+            ) from error
+
+    def refusal_remedy(self, message: str) -> str:
+        """Return what to do where the library refused with this message."""
+        return ""
+
+
+def _loader_remedy(message: str) -> str:
+    # The texts of glibc's loader.
+    if "cannot open shared object file" in message:
+        missing = message.partition(":")[0]
+        return f"install the package that has {missing}, or add its folder to /etc/ld.so.conf.d"
+    if "ELF" in message:
+        return "install the build for this processor and word size"
+    if "GLIBC" in message or "version" in message:
+        return "install a build made for this system's C library"
+    return ""
+
+
+def check_options(delegate: Delegate, given: Mapping[str, Any]) -> None:
+    """Refuse options the delegate does not declare, or of another type.
+
+    Raises:
+        DelegateError: names the option, what was expected, and the closest name.
+    """
+    declared = {option.name: option for option in delegate.options}
+    for name, value in given.items():
+        option = declared.get(name)
+        if option is None:
+            known = ", ".join(sorted(declared)) or "none"
+            raise DelegateError(f"{delegate.name} has no option {name!r}", remedy=f"it takes: {known}")
+        right = isinstance(value, _SCALARS[option.type]) and (
+            option.type == "bool" or not isinstance(value, bool)
+        )
+        if not right or (option.choices and value not in option.choices):
+            expected = " | ".join(map(repr, option.choices)) if option.choices else option.type
+            raise DelegateError(f"{delegate.name}: option {name}={value!r} is not {expected}")
+
+
+def check_delegate(delegate: type[Delegate], plugin: str) -> None:
+    """Refuse a class that breaks the contract.
+
+    Raises:
+        PluginError: names the plugin, the class and the defect.
+    """
+    where = f"plugin {plugin}: {getattr(delegate, '__name__', delegate)!s}"
+    if not (isinstance(delegate, type) and issubclass(delegate, Delegate)):
+        raise PluginError(f"{where} is not a subclass of tflite_hal.Delegate")
+    if (
+        not (isinstance(delegate.name, str) and delegate.name.isidentifier())
+        or delegate.name != delegate.name.lower()
+    ):
+        raise PluginError(f"{where}: name {delegate.name!r} is not a lower-case identifier")
+    low, high = API_VERSIONS
+    if not (isinstance(delegate.api_version, int) and low <= delegate.api_version <= high):
+        raise PluginError(
+            f"{where} was written for plugin API {delegate.api_version!r}, not for {low} to {high}",
+            remedy="install a release of the plugin that matches",
+        )

@@ -1,0 +1,214 @@
+"""The processor: from cpuinfo and sysfs, which leave much out and differ by kernel and word size.
+
+Known traps: a ``Processor`` line before the ``processor`` lines; one identification block for many
+CPUs; offline CPUs that are not listed; clusters interleaved; a 32-bit view of a 64-bit CPU, which
+lists few features and denies none.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from tflite_hal.host.tree import Tree, cpu_list
+
+__all__ = ["Cluster", "Cpu", "read_cpu"]
+
+_SYS = "/sys/devices/system/cpu"
+
+# MIDR implementers and the parts met most, from Arm's and the vendors' manuals as util-linux lists them.
+_IMPLEMENTERS: Final = {
+    "0x41": "ARM", "0x42": "Broadcom", "0x43": "Cavium", "0x46": "Fujitsu", "0x48": "HiSilicon",
+    "0x4e": "NVIDIA", "0x51": "Qualcomm", "0x53": "Samsung", "0x56": "Marvell", "0x61": "Apple",
+    "0x66": "Faraday", "0x69": "Intel", "0xc0": "Ampere",
+}  # fmt: skip
+_ARM_PARTS: Final = {
+    "0xb76": "ARM1176", "0xc07": "Cortex-A7", "0xc08": "Cortex-A8", "0xc09": "Cortex-A9",
+    "0xc0f": "Cortex-A15",
+    "0xd03": "Cortex-A53", "0xd04": "Cortex-A35", "0xd05": "Cortex-A55", "0xd07": "Cortex-A57",
+    "0xd08": "Cortex-A72", "0xd09": "Cortex-A73", "0xd0a": "Cortex-A75", "0xd0b": "Cortex-A76",
+    "0xd0c": "Neoverse-N1", "0xd0d": "Cortex-A77", "0xd40": "Neoverse-V1", "0xd41": "Cortex-A78",
+    "0xd42": "Cortex-A78AE", "0xd44": "Cortex-X1", "0xd46": "Cortex-A510", "0xd47": "Cortex-A710",
+    "0xd49": "Neoverse-N2", "0xd4d": "Cortex-A715", "0xd4e": "Cortex-X3", "0xd4f": "Neoverse-V2",
+    "0xd80": "Cortex-A520", "0xd81": "Cortex-A720",
+}  # fmt: skip
+_MACHINES: Final = {
+    "AMD64": "x86_64",
+    "arm64": "aarch64",
+    "x64": "x86_64",
+    "ARM64": "aarch64",
+    "armv8l": "armv7l",
+}
+
+
+class Cluster(NamedTuple):
+    """CPUs of one kind: same core and same maximum frequency."""
+
+    cpus: tuple[int, ...]
+    implementer: str | None  #: of Arm cores, as in cpuinfo: ``0x41``
+    part: str | None  #: of Arm cores: ``0xd0b``
+    max_mhz: int | None
+
+
+class Cpu(NamedTuple):
+    """The processor; None is unknown."""
+
+    vendor: str | None
+    model: str | None
+    logical: int | None  #: CPUs the kernel knows, online or not
+    online: int | None
+    usable: int | None  #: for this process: affinity and cgroup quota
+    features: tuple[str, ...] | None  #: that every CPU lists, lower case; what is not listed is unknown
+    clusters: tuple[Cluster, ...]
+
+
+def read_cpu(tree: Tree) -> tuple[str | None, Cpu]:
+    """Return the architecture and the processor."""
+    head, blocks = _blocks(tree.read("/proc/cpuinfo", 1 << 20))
+    online = cpu_list(tree.read(f"{_SYS}/online")) or tuple(blocks)
+    listed = {int(name[3:]) for name in tree.names(_SYS) if re.fullmatch(r"cpu\d{1,5}", name)}
+    known = cpu_list(tree.read(f"{_SYS}/present")) or tuple(sorted(listed | set(online)))
+    cpus = {cpu: {**head, **blocks.get(cpu, {})} for cpu in online}
+    features = _features([{**head, **block} for block in blocks.values()] or [head])
+    architecture = _live_machine() if tree.live else _architecture(head, blocks, features) or _of_kernel(tree)
+    cpu = Cpu(
+        vendor=_vendor(head, cpus),
+        model=_model(head, cpus),
+        logical=len(known) or (os.cpu_count() if tree.live else None),
+        online=len(online) or (os.cpu_count() if tree.live else None),
+        usable=None,
+        features=features,
+        clusters=_clusters(tree, online, cpus),
+    )
+    return architecture, cpu._replace(usable=_usable(tree, cpu.online))
+
+
+def _blocks(text: str | None) -> tuple[dict[str, str], dict[int, dict[str, str]]]:
+    """Return what holds for all CPUs, and what is said of each: a ``processor`` line opens its block,
+    a blank line closes it. Fields outside, and those of the last block where the others lack an
+    identification, hold for all."""
+    head: dict[str, str] = {}
+    blocks: dict[int, dict[str, str]] = {}
+    current = head
+    for line in (text or "").splitlines():
+        key, colon, value = (part.strip() for part in line.partition(":"))
+        if not colon:
+            current = current if line.strip() else head
+        elif key == "processor" and value.isdigit() and len(value) < 6:
+            current = blocks.setdefault(int(value), {})
+        else:
+            current.setdefault(key, value)
+    return _shared(head, blocks), blocks
+
+
+def _shared(head: dict[str, str], blocks: Mapping[int, Mapping[str, str]]) -> dict[str, str]:
+    identified = [block for block in blocks.values() if "CPU part" in block]
+    if len(identified) == 1:  # one block for many CPUs
+        head = {**identified[0], **head}
+    return head
+
+
+def _features(blocks: Sequence[Mapping[str, str]]) -> tuple[str, ...] | None:
+    lists = [b.get("flags") or b.get("Features") or b.get("isa") for b in blocks]
+    sets = [set(text.lower().split()) for text in lists if text]
+    return tuple(sorted(set.intersection(*sets))) if sets else None
+
+
+def _architecture(
+    head: Mapping[str, str], blocks: Mapping[int, Mapping[str, str]], features: tuple[str, ...] | None
+) -> str | None:
+    """Return the architecture a capture proves.
+
+    ``CPU architecture: 8`` is printed by 64-bit kernels only, to 32-bit readers too, who see few of the
+    features; a 32-bit kernel on the same core prints 7.
+    """
+    listed = set(features or ())
+    fields = {**head, **next(iter(blocks.values()), {})}
+    if "flags" in fields:
+        return "x86_64" if "lm" in listed else "i686"
+    text = f"{head.get('Processor', '')} {fields.get('model name', '')}"
+    revision = fields.get("CPU architecture", "")
+    if revision in ("8", "AArch64") or "asimd" in listed or "AArch64" in text:
+        return "aarch64"
+    if revision.startswith("7"):
+        return "armv6l" if "ARMv6" in text else "armv7l"
+    return "armv6l" if revision.startswith("6") else None
+
+
+def _of_kernel(tree: Tree) -> str | None:
+    """Return the architecture that distributions put into the kernel's release."""
+    found = re.search(r"(x86_64|aarch64|armv7l)$", tree.read("/proc/sys/kernel/osrelease") or "")
+    return found[1] if found else None
+
+
+def _live_machine() -> str | None:
+    machine = platform.machine()
+    return _MACHINES.get(machine, machine) or None
+
+
+def _vendor(head: Mapping[str, str], cpus: Mapping[int, Mapping[str, str]]) -> str | None:
+    fields = next(iter(cpus.values()), head)
+    implementer = fields.get("CPU implementer")
+    return fields.get("vendor_id") or (_IMPLEMENTERS.get(implementer, implementer) if implementer else None)
+
+
+def _model(head: Mapping[str, str], cpus: Mapping[int, Mapping[str, str]]) -> str | None:
+    """Return the processor's name: the x86 brand string, else the Arm cores, biggest part number last."""
+    fields = next(iter(cpus.values()), head)
+    if fields.get("model name") and "CPU part" not in fields:
+        return fields["model name"]
+    parts = [(f.get("CPU implementer"), f["CPU part"]) for f in cpus.values() if "CPU part" in f]
+    names = [
+        _ARM_PARTS.get(part, part) if who == "0x41" else f"{_IMPLEMENTERS.get(who or '', who)} {part}"
+        for who, part in parts
+    ]
+    counted = [f"{names.count(name)}× {name}" for name in dict.fromkeys(names)]
+    return (
+        " + ".join(counted)
+        or head.get("Processor")
+        or fields.get("Hardware")
+        or (platform.processor() or None if not head and not cpus else None)
+    )
+
+
+def _clusters(
+    tree: Tree, online: Sequence[int], cpus: Mapping[int, Mapping[str, str]]
+) -> tuple[Cluster, ...]:
+    groups: dict[tuple[str | None, str | None, int | None], list[int]] = {}
+    for cpu in online:
+        fields = cpus[cpu]
+        khz = tree.read(f"{_SYS}/cpu{cpu}/cpufreq/cpuinfo_max_freq") or ""
+        mhz = int(khz) // 1000 if khz.isdigit() and len(khz) < 12 else None
+        groups.setdefault((fields.get("CPU implementer"), fields.get("CPU part"), mhz), []).append(cpu)
+    return tuple(Cluster(tuple(members), *key) for key, members in groups.items())
+
+
+def _usable(tree: Tree, online: int | None) -> int | None:
+    """Return how many CPUs this process may use; of a captured machine, those that are online."""
+    if not tree.live:
+        return online
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else online
+    limits = [n for n in (online, affinity, _quota(tree)) if n is not None]
+    return max(1, min(limits)) if limits else None
+
+
+def _quota(tree: Tree) -> int | None:
+    """Return the cgroup's CPU quota, rounded up: version 2 of this process's group and those above,
+    else version 1."""
+    quotas = []
+    group = next(
+        (line[3:] for line in (tree.read("/proc/self/cgroup") or "").splitlines() if line.startswith("0::")),
+        "",
+    )
+    while True:
+        quotas.append((tree.read(f"/sys/fs/cgroup{group.rstrip('/')}/cpu.max") or "").split())
+        if not group.strip("/"):
+            break
+        group = group.rpartition("/")[0]
+    quotas.append([tree.read(f"/sys/fs/cgroup/cpu/cpu.cfs_{name}_us") or "" for name in ("quota", "period")])
+    numbers = [(int(q[0]), int(q[1])) for q in quotas if len(q) == 2 and q[0].isdigit() and q[1].isdigit()]
+    counts = [-(-quota // period) for quota, period in numbers if period > 0]
+    return max(1, min(counts)) if counts else None

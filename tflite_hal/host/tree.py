@@ -1,0 +1,109 @@
+"""Bounded reading below a root: partial, odd and hostile trees give nothing instead of an exception."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+__all__ = ["Tree", "cpu_list"]
+
+_MOST_NAMES: Final = 4096
+_MOST_LINKS: Final = 16
+_LONGEST_LINK: Final = 512
+_MOST_CPUS: Final = 8192
+
+
+class Tree:
+    """A file tree below ``root``; links are followed, but never out of it."""
+
+    __slots__ = ("live", "root")
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.live = root == "/"
+
+    def real(self, path: str) -> str | None:
+        """Return where a path below the root really is, every link resolved below the root; None where
+        it is missing, loops, or would leave."""
+        if self.live:
+            return path if Path(path).exists() else None
+        place, todo, links = "", [part for part in reversed(path.split("/")) if part not in ("", ".")], 0
+        while todo:
+            part = todo.pop()
+            if part == "..":
+                place = place.rpartition("/")[0]
+                continue
+            target = self._link(f"{self.root}{place}/{part}")
+            if target is None:
+                place = f"{place}/{part}"
+                continue
+            links += 1
+            if links > _MOST_LINKS:
+                return None
+            place = "" if target.startswith("/") else place
+            todo += [step for step in reversed(target.split("/")) if step not in ("", ".")]
+        real = f"{self.root}{place}"
+        return real if os.path.lexists(real) else None
+
+    def read(self, path: str, limit: int = 65536) -> str | None:
+        """Return a file's text, NULs and white space at its end removed; None where it can't be read."""
+        real = self.real(path)
+        if real is None or not Path(real).is_file():
+            return None  # a device or a pipe would block
+        try:
+            with Path(real).open("rb") as file:
+                return file.read(limit).decode("utf-8", "backslashreplace").rstrip("\0 \t\r\n")
+        except (OSError, ValueError):
+            return None
+
+    def names(self, path: str) -> tuple[str, ...]:
+        """Return a folder's names, sorted, at most 4096; () where there is none."""
+        real = self.real(path)
+        if real is None:
+            return ()
+        try:
+            with os.scandir(real) as entries:
+                return tuple(sorted(entry.name for entry in islice(entries, _MOST_NAMES)))
+        except (OSError, ValueError):
+            return ()
+
+    def link_name(self, path: str) -> str | None:
+        """Return the last part of a link's text, dangling or not: a driver's name, say."""
+        folder, _, name = path.rpartition("/")
+        real = self.real(folder or "/")
+        target = self._link(f"{real}/{name}") if real else None
+        return target.rstrip("/").rpartition("/")[2] or None if target else None
+
+    def _link(self, place: str) -> str | None:
+        """Return a link's text. In a captured tree a small file that holds a relative path is one too:
+        archives and checkouts without symbolic links store them so."""
+        try:
+            return str(Path(place).readlink())
+        except (OSError, ValueError):
+            pass  # no link, or none of the system's
+        if self.live:
+            return None
+        try:
+            file = Path(place)
+            text = file.read_text() if file.is_file() and file.stat().st_size < _LONGEST_LINK else ""
+        except (OSError, ValueError):
+            return None
+        return text.strip() if text.startswith(("../", "./")) else None
+
+
+def cpu_list(text: str | None) -> tuple[int, ...]:
+    """Return the numbers of a kernel list such as ``0-3,8``; () where it is no such list."""
+    return tuple(dict.fromkeys(_numbers(text or "")))
+
+
+def _numbers(text: str) -> Iterator[int]:
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d{1,5})(?:-(\d{1,5}))?\s*", part)
+        if found is None:
+            return
+        first, last = int(found[1]), int(found[2] or found[1])
+        yield from range(first, min(last, _MOST_CPUS) + 1)

@@ -1,0 +1,306 @@
+"""Reading the file, checked at every step.
+
+FlatBuffers' Python accessors can't reach outside the buffer, but they check little else: offsets may
+wrap, lengths may be anything. So lengths are compared with the size of the file before anything is
+counted by them, and what the accessors raise becomes a ModelError. What only a runtime can judge is
+left to it: nothing is refused here that a runtime runs.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from tflite_hal.errors import ModelError
+from tflite_hal.model.info import ModelInfo, Operator, Quantization, Signature, TensorSpec
+
+__all__ = ["Model", "read_model"]
+
+#: What the accessors raise on a damaged file.
+_DAMAGE: Final = (struct.error, IndexError, ValueError, TypeError, OverflowError, MemoryError, AttributeError)
+
+#: First bytes of files that are given by mistake, and what they are.
+_MISTAKES: Final = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "run git lfs pull"),
+    (b"<!DOCTYPE", "an HTML page", "download the file itself"),
+    (b"<html", "an HTML page", "download the file itself"),
+    (b"\x89HDF", "a Keras HDF5 file", "convert it to .tflite first"),
+    (
+        b"PK\x03\x04",
+        "a zip archive (a .keras file is one)",
+        "unpack it, or convert the Keras model to .tflite first",
+    ),
+    (b"\x1f\x8b", "a gzip archive", "unpack it"),
+)
+
+_NUMPY_TYPES: Final = {
+    "float32": "f4",
+    "float16": "f2",
+    "float64": "f8",
+    "int8": "i1",
+    "int16": "i2",
+    "int32": "i4",
+    "int64": "i8",
+    "uint8": "u1",
+    "uint16": "u2",
+    "uint32": "u4",
+    "uint64": "u8",
+    "bool": "?",
+    "complex64": "c8",
+    "complex128": "c16",
+}
+_VARIABLE_OPERATORS: Final = {"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE"}
+
+
+class Model:
+    """A model's file or bytes, and what is known about it.
+
+    Attributes:
+        path: absolute path, None for bytes.
+        name: for messages.
+        info: what is in it.
+    """
+
+    __slots__ = ("_data", "info", "name", "path")
+
+    def __init__(self, path: str | None, data: bytes | None, name: str, info: ModelInfo) -> None:
+        self.path = path
+        self._data = data
+        self.name = name
+        self.info = info
+
+    @property
+    def data(self) -> bytes:
+        """The bytes; read from the file where it was given by path."""
+        if self._data is None:
+            self._data = _read_file(str(self.path))
+        return self._data
+
+    def __repr__(self) -> str:
+        return f"<Model {self.name}>"
+
+
+def read_model(source: str | os.PathLike[str] | bytes | Model) -> Model:
+    """Read and check a model.
+
+    Args:
+        source: path or bytes of a ``.tflite`` file; a :class:`Model` is returned as it is.
+
+    Raises:
+        ModelError: the file is missing, truncated, or no model; names it and the defect.
+    """
+    if isinstance(source, Model):
+        return source
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        data = bytes(source)
+        return Model(None, data, "<bytes>", _read(data, "<bytes>"))
+    try:
+        path = str(Path(source).absolute())
+    except TypeError as error:
+        raise ModelError(f"a model is a path or bytes, not {type(source).__name__}") from error
+    return Model(path, None, Path(path).name, _read(_read_file(path), path))
+
+
+def _read_file(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ModelError(f"{path}: {reason}") from error
+
+
+def _read(data: bytes, name: str) -> ModelInfo:
+    if data[4:8] != b"TFL3":
+        for start, what, remedy in _MISTAKES:
+            if data.lstrip().startswith(start):
+                raise ModelError(f"{name} is {what}", remedy=remedy)
+        raise ModelError(f"{name} is not a .tflite file: {len(data)} bytes without the identifier TFL3")
+    try:
+        return _Reader(data).info()
+    except _DAMAGE as error:
+        raise ModelError(f"{name} is damaged or truncated: {error}") from error
+
+
+class _Reader:
+    """One pass over a file; raises one of ``_DAMAGE`` where it is damaged."""
+
+    def __init__(self, data: bytes) -> None:
+        import tflite
+
+        self._data = data
+        self._model = tflite.Model.GetRootAs(data)
+        self._operator_names = _names(tflite.BuiltinOperator)
+        self._type_names = _names(tflite.TensorType)
+        self._custom_code = tflite.BuiltinOperator.CUSTOM
+
+    def info(self) -> ModelInfo:
+        import hashlib
+
+        graphs = list(self._items(self._model, "Subgraphs"))
+        if not graphs:
+            raise ValueError("no subgraph")
+        tensors = [list(self._items(graph, "Tensors")) for graph in graphs]
+        operators = self._operators(graphs)
+        types = Counter(self._type(tensor) for of_graph in tensors for tensor in of_graph)
+        inputs = self._specs(graphs[0], "Inputs", tensors[0])
+        return ModelInfo(
+            size=len(self._data),
+            sha256=hashlib.sha256(self._data).hexdigest(),
+            description=_lenient(lambda: _text(self._model.Description()), ""),
+            version=self._model.Version(),
+            inputs=inputs,
+            outputs=self._specs(graphs[0], "Outputs", tensors[0]),
+            signatures=tuple(self._signatures(tensors)),
+            operators=operators,
+            subgraphs=len(graphs),
+            types=tuple(sorted(types)),
+            precision=self._precision(graphs[0], tensors[0]),
+            stateful=_stateful(operators, [t for of_graph in tensors for t in of_graph]),
+            parameters_bytes=sum(
+                _lenient(lambda b=b: self._buffer_size(b), 0) for b in self._items(self._model, "Buffers")
+            ),
+        )
+
+    def _items(self, table: Any, name: str) -> Iterator[Any]:
+        """Yield a vector's elements, once its length is known to fit the file."""
+        length = getattr(table, f"{name}Length")()
+        # An element takes at least 4 bytes: an offset, or an int32.
+        if not 0 <= length <= len(self._data) // 4:
+            raise ValueError(f"{name} claims {length} elements in {len(self._data)} bytes")
+        get = getattr(table, name)
+        for position in range(length):
+            yield get(position)
+
+    def _operators(self, graphs: list[Any]) -> tuple[Operator, ...]:
+        codes = [self._operator_code(code) for code in self._items(self._model, "OperatorCodes")]
+        counts: Counter[tuple[str, bool, int]] = Counter()
+        for graph in graphs:
+            for operator in self._items(graph, "Operators"):
+                counts[codes[_within(operator.OpcodeIndex(), codes, "operator code")]] += 1
+        found = [Operator(name, count, custom, version) for (name, custom, version), count in counts.items()]
+        return tuple(sorted(found, key=lambda operator: (-operator.count, operator.name)))
+
+    def _operator_code(self, code: Any) -> tuple[str, bool, int]:
+        # Codes above 126 do not fit the older field; the larger one counts (schema comment).
+        number = max(code.DeprecatedBuiltinCode(), code.BuiltinCode())
+        custom = number == self._custom_code
+        if custom:
+            name = _text(code.CustomCode()) or "(custom operator without name)"
+        else:
+            name = self._operator_names.get(number, f"OPERATOR_{number}")
+        return name, custom, code.Version()
+
+    def _specs(self, graph: Any, which: str, tensors: list[Any]) -> tuple[TensorSpec, ...]:
+        indices = [int(index) for index in self._items(graph, which)]
+        return tuple(self._spec(tensors[_within(index, tensors, which)], index) for index in indices)
+
+    def _spec(self, tensor: Any, index: int) -> TensorSpec:
+        stored = tuple(int(n) for n in self._items(tensor, "Shape"))
+        shape = tuple(int(n) for n in self._items(tensor, "ShapeSignature"))
+        kind = self._type(tensor)
+        return TensorSpec(
+            name=_text(tensor.Name()),
+            index=index,
+            shape=shape if len(shape) == len(stored) else stored,
+            dtype=np.dtype(_NUMPY_TYPES.get(kind, "O")),
+            type=kind,
+            quantization=_lenient(lambda: self._quantization(tensor), None),
+            static_shape=stored,
+        )
+
+    def _type(self, tensor: Any) -> str:
+        return self._type_names.get(tensor.Type(), f"type_{tensor.Type()}").lower()
+
+    def _quantization(self, tensor: Any) -> Quantization | None:
+        parameters = tensor.Quantization()
+        if parameters is None:
+            return None
+        scales = tuple(float(scale) for scale in self._items(parameters, "Scale"))
+        zeros = tuple(int(zero) for zero in self._items(parameters, "ZeroPoint"))
+        if not scales or not any(scales):
+            return None
+        zeros = zeros if len(zeros) == len(scales) else (zeros[0] if zeros else 0,) * len(scales)
+        return Quantization(scales, zeros, parameters.QuantizedDimension())
+
+    def _signatures(self, tensors: list[list[Any]]) -> Iterator[Signature]:
+        """Yield the signatures that can be called; they are not needed to run the model."""
+        for definition in _lenient(lambda: list(self._items(self._model, "SignatureDefs")), []):
+            signature = _lenient(lambda d=definition: self._signature(d, tensors), None)
+            if signature is not None:
+                yield signature
+
+    def _signature(self, definition: Any, tensors: list[list[Any]]) -> Signature:
+        number = _within(definition.SubgraphIndex(), tensors, "subgraph")
+        names: dict[str, tuple[str, ...]] = {}
+        specs: dict[str, tuple[TensorSpec, ...]] = {}
+        for which in ("Inputs", "Outputs"):
+            maps = list(self._items(definition, which))
+            names[which] = tuple(_text(one.Name()) for one in maps)
+            places = [_within(one.TensorIndex(), tensors[number], "tensor") for one in maps]
+            specs[which] = tuple(self._spec(tensors[number][place], place) for place in places)
+        key = _text(definition.SignatureKey())
+        return Signature(key, names["Inputs"], specs["Inputs"], names["Outputs"], specs["Outputs"], number)
+
+    def _precision(self, graph: Any, tensors: list[Any]) -> str:
+        """Name the model by its weights and activations: constant tensors have a buffer with data."""
+        sizes = _lenient(
+            lambda: [
+                _lenient(lambda b=b: self._buffer_size(b), 0) for b in self._items(self._model, "Buffers")
+            ],
+            [],
+        )
+        weights: set[str] = set()
+        activations: set[str] = set()
+        for tensor in tensors:
+            place = tensor.Buffer()
+            constant = place < len(sizes) and sizes[place] > 0
+            (weights if constant else activations).add(self._type(tensor))
+        if "float32" in activations:
+            if "float16" in weights:
+                return "float16"
+            return "hybrid" if weights & {"int8", "uint8", "int4"} else "float32"
+        return next((kind for kind in ("int16", "int8", "uint8", "float16") if kind in activations), "other")
+
+    def _buffer_size(self, buffer: Any) -> int:
+        # Beyond 2 GB the data lies outside the flatbuffer, at an offset of its own.
+        return int(buffer.DataLength() or (buffer.Size() if buffer.Offset() > 1 else 0))
+
+
+def _within(index: int, of: list[Any], what: str) -> int:
+    if not 0 <= index < len(of):
+        raise ValueError(f"{what} {index} of {len(of)}")
+    return index
+
+
+def _stateful(operators: tuple[Operator, ...], tensors: list[Any]) -> str:
+    resources = [operator.name for operator in operators if operator.name in _VARIABLE_OPERATORS]
+    if resources:
+        return f"resource variables ({', '.join(sorted(set(resources)))})"
+    variables = [_text(tensor.Name()) for tensor in tensors if tensor.IsVariable()]
+    return (
+        f"variable tensors ({', '.join(variables[:4])}{', ...' if len(variables) > 4 else ''})"
+        if variables
+        else ""
+    )
+
+
+def _lenient(read: Callable[[], Any], otherwise: Any) -> Any:
+    """Read what is not needed to run the model: damage there is no reason to refuse it."""
+    try:
+        return read()
+    except _DAMAGE:
+        return otherwise
+
+
+def _text(raw: bytes | None) -> str:
+    return (raw or b"").decode("utf-8", "backslashreplace")
+
+
+def _names(enum: type) -> dict[int, str]:
+    return {value: name for name, value in vars(enum).items() if isinstance(value, int)}

@@ -1,0 +1,457 @@
+"""The one interface: find, prove, choose, run, measure."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import platform
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tflite_hal import __version__
+from tflite_hal.benchmark import BenchmarkResult, peak_rss, statistics, time_calls
+from tflite_hal.delegate import Delegate, Device, check_options
+from tflite_hal.errors import (
+    ClosedError,
+    DelegateError,
+    InputError,
+    ModelError,
+    NoDelegateError,
+    ProfileError,
+    TfliteHalError,
+    WorkerCrashedError,
+    WorkerHungError,
+)
+from tflite_hal.host import HostInfo, probe_host
+from tflite_hal.kernels import BuiltinKernels
+from tflite_hal.manager import Manager
+from tflite_hal.model import Interface, Model, TensorSpec, read_model
+from tflite_hal.profiles import DeviceProfile, load_profile, load_profiles, match_profile
+from tflite_hal.runtime import Runtime, load_runtime
+from tflite_hal.selection import Outcome, Selection, Wish, candidates
+from tflite_hal.session import Call
+from tflite_hal.tensors import arrange, convert, deliver, write_out
+from tflite_hal.trial import Failure, choose, seeded_inputs
+
+__all__ = ["Event", "Runner", "TfliteHalWarning"]
+
+
+class TfliteHalWarning(UserWarning):
+    """Something worked, but not as one might think: a fallback, a saturated input, no isolation."""
+
+
+class Event(NamedTuple):
+    """Something that happened to a runner and did not stop it."""
+
+    when: float  #: seconds since the epoch
+    kind: str  #: fallback, isolation, input, fork
+    message: str
+
+
+class _Request(NamedTuple):
+    """What a runner was asked for; kept, so that a forked child can open it again."""
+
+    wish: Wish
+    profile: str | None
+    runtime: str | None
+    explicit: bool
+
+
+class Runner:
+    """A model on the right hardware.
+
+    ``Runner.auto(model)`` chooses and falls back, keeping every reason; ``Runner(model)`` is the plain
+    CPU; ``Runner(model, device=...)`` and ``Runner(model, delegate=...)`` never fall back. A runner may
+    be shared between threads.
+
+    Attributes:
+        selection: what was chosen, and why not the others.
+        events: what happened since, oldest first.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | bytes,
+        *,
+        device: str | None = None,
+        delegate: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        profile: str | os.PathLike[str] | None = None,
+        threads: int | None = None,
+        runtime: str | None = None,
+    ) -> None:
+        """Open a model on the CPU, on a device (by kind or id) or with a delegate (by name).
+
+        Args:
+            model: path or bytes of a ``.tflite`` file.
+            device: ``cpu``, ``npu``, ``usb:0`` ...
+            delegate: name of a plugin's delegate.
+            options: for the delegate, as it declares them.
+            profile: name or file of a device profile instead of the one that matches.
+            threads: CPU threads instead of the delegate's choice.
+            runtime: ``ai_edge_litert``, ``tflite_runtime`` or ``tensorflow``.
+
+        Raises:
+            ModelError: the file is not a model that can be run.
+            DelegateError: what was asked for is unknown, absent or fails; ends with the remedy.
+            RuntimeUnavailableError: no runtime, or not the one asked for.
+        """
+        if options and delegate is None:
+            raise DelegateError("options= belong to a delegate", remedy="give delegate= as well")
+        if device is None and delegate is None:
+            device = "cpu"
+        wish = Wish(
+            delegates=None if delegate is None else (delegate,),
+            device=device,
+            cpu_last=False,
+            threads=_checked_threads(threads),
+            options=options,
+        )
+        self._start(model, _Request(wish, _text(profile), runtime, explicit=True))
+
+    @classmethod
+    def auto(
+        cls,
+        model: str | os.PathLike[str] | bytes,
+        *,
+        delegates: Sequence[str] | None = None,
+        exclude: Collection[str] = (),
+        device: str | None = None,
+        profile: str | os.PathLike[str] | None = None,
+        threads: int | None = None,
+        runtime: str | None = None,
+    ) -> Runner:
+        """Open a model on the best device that answers.
+
+        Foreign libraries take part only when ``delegates=`` or ``device=`` names them. The CPU is the
+        last resort unless it is excluded.
+
+        Args:
+            model: path or bytes of a ``.tflite`` file.
+            delegates: names of the delegates that may be used, in order; None is all.
+            exclude: names of delegates, ids or kinds of devices not to be used.
+            device: id or kind of the accelerators that may be used.
+            profile: name or file of a device profile instead of the one that matches.
+            threads: CPU threads instead of the delegate's choice.
+            runtime: ``ai_edge_litert``, ``tflite_runtime`` or ``tensorflow``.
+
+        Raises:
+            ModelError: the file is not a model that can be run.
+            NoDelegateError: nothing that is allowed answers; has the selection.
+            DelegateError: ``delegates`` has an unknown name.
+            RuntimeUnavailableError: no runtime, or not the one asked for.
+        """
+        for words, name in ((delegates, "delegates"), (exclude, "exclude")):
+            if isinstance(words, str):
+                raise DelegateError(
+                    f"{name}={words!r} is a string", remedy=f"give a sequence: {name}=[{words!r}]"
+                )
+        runner = cls.__new__(cls)
+        wish = Wish(delegates, device, exclude, cpu_last=True, threads=_checked_threads(threads))
+        runner._start(model, _Request(wish, _text(profile), runtime, explicit=False))
+        return runner
+
+    def _start(self, model: str | os.PathLike[str] | bytes, request: _Request) -> None:
+        self._lock = threading.RLock()
+        self._closed = False
+        self._warned: set[str] = set()
+        self.events: list[Event] = []
+        self._request = request
+        self._model = read_model(model)
+        self._runtime = load_runtime(request.runtime)
+        self._open()
+
+    def _open(self) -> None:
+        request, host, manager = self._request, _host(), _manager()
+        delegates = [*manager.delegates, BuiltinKernels()]
+        _check_names(request.wish, delegates)
+        profile = _find_profile(request.profile, host, manager)
+        probes = {**manager.probe(host), "builtin": BuiltinKernels().probe(host)}
+        self.selection = Selection(self._model.name, "" if profile is None else profile.name)
+        found, refused = candidates(self._model, delegates, probes, profile, self._runtime, request.wish)
+        opened, failures = choose(found, self._model, self.selection)
+        self.selection.attempts += refused
+        for failure in failures:
+            self._happened(
+                "fallback", f"{failure.candidate.delegate.name}: {failure.error}", warn=opened is not None
+            )
+        if opened is None:
+            raise _nothing_answers(self._model, self.selection, failures, request.explicit)
+        if opened.warning:
+            self._happened("isolation", opened.warning)
+        self._opened = opened
+        self._calls: dict[tuple[Any, ...], Call] = {}
+        self._pid = os.getpid()
+
+    def _happened(self, kind: str, message: str, *, warn: bool = True) -> None:
+        """Record an event; the first of its text is a warning too."""
+        self.events.append(Event(time.time(), kind, message))
+        if warn and message not in self._warned:
+            self._warned.add(message)
+            warnings.warn(message, TfliteHalWarning, stacklevel=_depth_outside())
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The model's inputs, in its order."""
+        return self._model.info.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The model's outputs, in its order."""
+        return self._model.info.outputs
+
+    @property
+    def device(self) -> Device:
+        """What the model runs on."""
+        return self._opened.candidate.device
+
+    @property
+    def delegate(self) -> str:
+        """Name of the delegate that runs it."""
+        return self._opened.candidate.delegate.name
+
+    @property
+    def runtime(self) -> Runtime:
+        """The TensorFlow Lite implementation underneath."""
+        return self._runtime
+
+    def predict(
+        self,
+        inputs: Any,
+        *,
+        signature: str | None = None,
+        dequantize: bool | None = None,
+        out: Any = None,
+    ) -> Any:
+        """Run the model once.
+
+        Args:
+            inputs: an array, a sequence in the model's order, or a mapping by name. Values are
+                converted only where nothing is lost; real numbers for a quantised input are quantised.
+            signature: key of a signature of the model; its names then apply.
+            dequantize: True gives quantised outputs as float32, False never; None does where real
+                numbers were given to a quantised input.
+            out: an array (or mapping by name) of exactly the outputs' dtypes and shapes to fill.
+
+        Returns:
+            One array for one output, else a mapping in the model's order; the caller's to keep.
+
+        Raises:
+            InputError: the input does not fit; names the tensor, expected and given.
+            DelegateError: the run failed. Nothing of an earlier run is returned.
+            WorkerError: the worker that holds the session died or was killed.
+            ClosedError: the runner is closed.
+        """
+        interface = self._interface(signature)
+        given = arrange(_renamed(inputs, interface), interface.input_names, interface.inputs)
+        pairs = zip(given, interface.inputs, strict=True)
+        converted = [convert(value, spec, self._warn_about_input) for value, spec in pairs]
+        results = self._run(signature, [one.array for one in converted])
+        if dequantize is None:
+            dequantize = any(one.real for one in converted)
+        result = deliver(results, interface.output_names, interface.outputs, dequantize)
+        return result if out is None else write_out(result, out)
+
+    def _interface(self, signature: str | None) -> Interface:
+        if self._closed:
+            raise ClosedError(f"the runner of {self._model.name} is closed", remedy="make a new one")
+        return self._model.info.interface(signature, self._model.name)
+
+    def _run(self, signature: str | None, arrays: list[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+        key = (signature, *[array.shape for array in arrays])
+        with self._lock:
+            if self._pid != os.getpid():
+                self._reopen_after_fork()
+            call = self._calls.get(key)
+            if call is None:
+                call = self._calls[key] = self._opened.session.prepare(signature, key[1:])
+            return call.run(arrays)
+
+    def _reopen_after_fork(self) -> None:
+        """Open again in a forked child. The inherited session is leaked on purpose: destroying an
+        inherited interpreter with two threads hangs on both runtimes."""
+        _leaked.append((self._opened, self._calls))
+        self._happened("fork", f"{self._model.name} was opened again in a forked process", warn=False)
+        self._open()
+
+    def _warn_about_input(self, message: str) -> None:
+        self._happened("input", message)
+
+    def reset(self) -> None:
+        """Forget what a stateful model (an LSTM, say) remembers from earlier runs."""
+        self._interface(None)
+        with self._lock:
+            self._opened.session.reset()
+
+    def warmup(self, runs: int = 3) -> None:
+        """Run the model on seeded inputs and forget the answers; a stateful model is reset after."""
+        inputs = seeded_inputs(self.inputs)
+        for _ in range(runs):
+            self.predict(inputs)
+        if self._model.info.stateful:
+            self.reset()
+
+    def benchmark(
+        self,
+        *,
+        inputs: Any = None,
+        runs: int | None = None,
+        seconds: float | None = None,
+        warmup: int | None = None,
+    ) -> BenchmarkResult:
+        """Measure ``predict``: the same call, all its checks included.
+
+        Args:
+            inputs: as for :meth:`predict`; None is seeded random data.
+            runs: how many to time; None leaves it to ``seconds``.
+            seconds: for how long; None is about one second where ``runs`` is None too.
+            warmup: untimed runs before; None is until the time is stable.
+
+        Raises:
+            InputError: the inputs or the numbers do not fit.
+            DelegateError: a run failed.
+        """
+        given = seeded_inputs(self.inputs) if inputs is None else inputs
+        timing = time_calls(lambda: self.predict(given), runs=runs, seconds=seconds, warmup=warmup)
+        if self._model.info.stateful:
+            self.reset()
+        candidate, host = self._opened.candidate, _host()
+        return BenchmarkResult(
+            model=self._model.name,
+            model_sha256=self._model.info.sha256,
+            delegate=candidate.delegate.name,
+            device=candidate.device.id,
+            options=dict(candidate.configuration.options),
+            runtime=self._runtime.name,
+            runtime_version=self._runtime.version,
+            threads=candidate.configuration.threads,
+            host={"arch": host.arch, "cpu": host.cpu.model, "board": host.board.model, "os": host.os},
+            versions={
+                "python": platform.python_version(),
+                "numpy": np.__version__,
+                "tflite_hal": __version__,
+            },
+            load_ms=self._opened.load_ms,
+            first_ms=timing.first_ms,
+            warmup_runs=timing.warmup_runs,
+            runs=len(timing.samples_ms),
+            **statistics(timing.samples_ms),
+            peak_rss_bytes=peak_rss(),
+        )
+
+    def close(self) -> None:
+        """Free the model; may be called twice. A closed runner says so when it is used."""
+        with self._lock:
+            if not self._closed and self._pid == os.getpid():
+                self._calls.clear()
+                self._opened.session.close()
+            self._closed = True
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Runner {self._model.name} by {self.delegate} on {self.device.id} ({self._runtime.name})>"
+
+
+_leaked: list[Any] = []  # sessions inherited by a fork: see Runner._reopen_after_fork
+_known: dict[str, Any] = {}  # this process's host and plugins: facts that cost to gather
+
+
+def _host() -> HostInfo:
+    if "host" not in _known:
+        _known["host"] = probe_host()
+    host: HostInfo = _known["host"]
+    return host
+
+
+def _manager() -> Manager:
+    if "manager" not in _known:
+        _known["manager"] = Manager()
+    manager: Manager = _known["manager"]
+    return manager
+
+
+def _depth_outside() -> int:
+    """Return the stack level of the caller outside this package: a warning should point there."""
+    depth, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("tflite_hal."):
+        depth, frame = depth + 1, frame.f_back
+    return depth
+
+
+def _text(profile: str | os.PathLike[str] | None) -> str | None:
+    return None if profile is None else os.fspath(profile)
+
+
+def _checked_threads(threads: int | None) -> int | None:
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise InputError(f"threads={threads!r} is not a positive integer")
+    return threads
+
+
+def _check_names(wish: Wish, delegates: Sequence[Delegate]) -> None:
+    known = {delegate.name: delegate for delegate in delegates}
+    for name in wish.delegates or ():
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise DelegateError(
+                f"no delegate {name!r}", remedy=f"{hint}installed: {', '.join(sorted(known))}"
+            )
+        check_options(known[name], wish.options or {})
+
+
+def _find_profile(wanted: str | None, host: HostInfo, manager: Manager) -> DeviceProfile | None:
+    if wanted is not None and (os.sep in wanted or wanted.endswith((".yaml", ".yml"))):
+        return load_profile(wanted)
+    profiles, _ = load_profiles(manager.profile_folders)
+    if wanted is None:
+        match = match_profile(host, profiles)
+        return None if match is None else match.profile
+    for profile in profiles:
+        if profile.name == wanted:
+            return profile
+    known = ", ".join(sorted(profile.name for profile in profiles))
+    raise ProfileError(f"no device profile {wanted!r}", remedy=f"known: {known}")
+
+
+def _renamed(inputs: Any, interface: Interface) -> Any:
+    """Accept the names of the model's only signature beside those of its tensors."""
+    if not isinstance(inputs, Mapping) or not interface.aliases:
+        return inputs
+    return {interface.aliases.get(name, name): value for name, value in inputs.items()}
+
+
+def _nothing_answers(
+    model: Model, selection: Selection, failures: Sequence[Failure], explicit: bool
+) -> TfliteHalError:
+    """Return the error of a choice without winner: the model's where every failure blames the model."""
+    if failures and all(isinstance(f.error, ModelError) for f in failures):
+        return failures[-1].error
+    crashed = [f for f in failures if isinstance(f.error, (WorkerCrashedError, WorkerHungError))]
+    if crashed and len(crashed) == len(failures) and all(f.candidate.device.kind == "cpu" for f in failures):
+        return ModelError(f"{model.name} can't be run on any CPU kernel: {crashed[-1].error.reason}")
+    tried = [a for a in selection.attempts if a.outcome not in (Outcome.EXCLUDED, Outcome.UNTRIED)]
+    if not tried:
+        return NoDelegateError(
+            f"{model.name}: no device on this machine fits what was asked for",
+            remedy="see tflite-hal probe",
+            selection=selection,
+        )
+    first = tried[0] if explicit else tried[-1]
+    for attempt in tried:
+        if not explicit and attempt.outcome not in (Outcome.UNAVAILABLE, Outcome.UNSUPPORTED):
+            first = attempt
+    place = " ".join(filter(None, (first.delegate, first.device)))
+    text = f"{model.name} can't run on {place}: {first.reason}"
+    return NoDelegateError(text, remedy=first.remedy, selection=selection)

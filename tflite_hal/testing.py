@@ -1,0 +1,154 @@
+"""What a vendor's tests need: a conformance class for delegates.
+
+    class TestAcme(DelegateConformance):
+        delegate = AcmeDelegate
+        models = ["model.tflite"]      # of your own, that the delegate takes
+
+Run by pytest. Tests that need the hardware skip, with the probe's reason, where it is missing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tflite_hal.delegate import Configuration, Delegate, Device, Probe, check_delegate, check_options
+from tflite_hal.errors import DelegateError
+from tflite_hal.host import HostInfo, probe_host
+from tflite_hal.kernels import BuiltinKernels
+from tflite_hal.model import Model, read_model
+from tflite_hal.remote import open_remotely
+from tflite_hal.runtime import Runtime, load_runtime
+from tflite_hal.session import Session
+from tflite_hal.trial import seeded_inputs
+
+__all__ = ["DelegateConformance"]
+
+
+class DelegateConformance:
+    """Tests that every delegate must pass; subclass it and set ``delegate`` and ``models``.
+
+    Attributes:
+        delegate: the class under test.
+        models: models it takes, compared with the runtime's built-in kernels.
+        hosts: roots of captured machines its probe is tried on; the live machine always is.
+        tolerance: largest difference of an output, as a share of the built-in kernels' range.
+    """
+
+    delegate: ClassVar[type[Delegate]] = Delegate
+    models: ClassVar[Sequence[str | Path]] = ()
+    hosts: ClassVar[Sequence[str | Path]] = ()
+    tolerance: ClassVar[float] = 0.05
+
+    def test_it_keeps_the_contract(self) -> None:
+        """Name, API version and base class."""
+        check_delegate(self.delegate, self.delegate.__module__)
+        assert self.delegate.description
+        assert isinstance(self.delegate(), Delegate), "needs a constructor without arguments"
+
+    def test_its_options_are_typed(self) -> None:
+        """Each option has a known type and a default that passes its own check."""
+        delegate = self.delegate()
+        for option in delegate.options:
+            assert option.type in {"str", "int", "float", "bool"}, option
+            if option.default is not None:
+                check_options(delegate, {option.name: option.default})
+
+    def test_unknown_options_are_refused(self) -> None:
+        """An option it does not declare is an error that names it."""
+        try:
+            check_options(self.delegate(), {"no_such_option": 1})
+        except DelegateError as error:
+            assert "no_such_option" in str(error)
+        else:
+            raise AssertionError("an undeclared option was accepted")
+
+    def test_probe_never_raises(self) -> None:
+        """On the live machine and on every given tree it returns devices and problems, JSON-ready."""
+        for host in self._hosts():
+            probe = self.delegate().probe(host)
+            assert isinstance(probe, Probe)
+            assert Probe.from_dict(json.loads(json.dumps(probe.to_dict()))) == _plain(probe)
+            assert len({device.id for device in probe.devices}) == len(probe.devices), "ids are not unique"
+
+    def test_problems_have_evidence(self) -> None:
+        """What can't be used says at which stage and what was seen."""
+        for host in self._hosts():
+            for problem in self.delegate().probe(host).problems:
+                assert problem.stage
+                assert problem.evidence
+
+    def test_configurations_fit_the_options(self) -> None:
+        """At least one configuration per model and device, with declared options."""
+        for delegate, device, model in self._cases():
+            found = list(delegate.configurations(model, device, None))
+            assert found
+            for configuration in found:
+                check_options(delegate, configuration.options)
+
+    def test_it_agrees_with_the_builtin_kernels(self) -> None:
+        """Each model's outputs, on seeded inputs, have dtypes and shapes of the built-in kernels, and
+        values within ``tolerance``."""
+        for delegate, device, model in self._cases():
+            runtime = load_runtime()
+            inputs = seeded_inputs(model.info.inputs)
+            expected = _answer(BuiltinKernels(), Device("cpu", "cpu"), model, runtime, inputs)
+            given = _answer(delegate, device, model, runtime, inputs)
+            for right, own in zip(expected, given, strict=True):
+                assert own.dtype == right.dtype
+                assert own.shape == right.shape
+                span = float(np.ptp(right)) or 1.0
+                worst = float(np.max(np.abs(own.astype(np.float64) - right.astype(np.float64)), initial=0.0))
+                assert worst <= self.tolerance * span, f"{model.name}: {worst} of a range of {span}"
+
+    def test_close_may_be_called_twice(self) -> None:
+        """Closing a closed session does nothing."""
+        for delegate, device, model in self._cases():
+            session = _open(delegate, device, model, load_runtime())
+            session.close()
+            session.close()
+
+    def _hosts(self) -> Iterator[HostInfo]:
+        yield probe_host()
+        for root in self.hosts:
+            yield probe_host(str(root))
+
+    def _cases(self) -> Iterator[tuple[Delegate, Device, Model]]:
+        import pytest
+
+        delegate, host = self.delegate(), probe_host()
+        found = delegate.probe(host)
+        if not found.devices:
+            reason = "; ".join(problem.evidence for problem in found.problems) or "no such device here"
+            pytest.skip(f"{delegate.name}: {reason}")
+        for path in self.models:
+            model = read_model(path)
+            for device in found.devices:
+                if delegate.supports(model, device) is None:
+                    yield delegate, device, model
+
+
+def _plain(probe: Probe) -> Probe:
+    return Probe.from_dict(probe.to_dict())
+
+
+def _open(delegate: Delegate, device: Device, model: Model, runtime: Runtime) -> Session:
+    """Open it where the product would: foreign libraries in a worker."""
+    configuration = next(iter(delegate.configurations(model, device, None)), Configuration())
+    if delegate.in_process:
+        return delegate.open(model, device, configuration, runtime)
+    return open_remotely(delegate, model, device, configuration, runtime)
+
+
+def _answer(
+    delegate: Delegate, device: Device, model: Model, runtime: Runtime, inputs: list[np.ndarray[Any, Any]]
+) -> list[np.ndarray[Any, Any]]:
+    session = _open(delegate, device, model, runtime)
+    try:
+        return session.prepare().run(inputs)
+    finally:
+        session.close()

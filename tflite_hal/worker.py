@@ -1,0 +1,493 @@
+"""Child processes that hold foreign code: the parent's side.
+
+One mechanism for everything that may crash or hang: a subprocess of ``sys.executable`` (never
+``multiprocessing``, which fails for scripts without a main guard, from stdin and in notebooks). The
+first child is a zygote: it imports numpy and the runtime, opens no model, has exactly one thread, and
+forks a worker in a few milliseconds. The application itself is never forked.
+
+Set-up messages are length-prefixed JSON, a call is a fixed binary frame, tensors live in memory shared
+by descriptor. Success is an explicit message, never an exit code. The child's side is
+:mod:`tflite_hal.worker_main`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import mmap
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from tflite_hal.errors import TfliteHalError, WorkerCrashedError, WorkerError, WorkerHungError
+
+__all__ = ["Channel", "Reply", "SharedArrays", "Worker", "shutdown", "start_worker"]
+
+#: What the child runs: it can import nothing of ours before it has the parent's ``sys.path``.
+_BOOTSTRAP: Final = """\
+import json, socket, struct, sys
+s = socket.socket(fileno=int(sys.argv[1]))
+n = struct.unpack("<I", s.recv(4, socket.MSG_WAITALL))[0]
+sys.path[:] = json.loads(s.recv(n, socket.MSG_WAITALL))
+from tflite_hal.worker_main import zygote
+zygote(s)
+"""
+
+_HEADER: Final = struct.Struct(
+    "<4sIQI"
+)  # kind, length of the JSON or id of the call, length of the blob, descriptors
+_MOST_JSON: Final = 64 << 20
+_MOST_DESCRIPTORS: Final = 4
+_START_LIMIT: Final = 60.0  # seconds for the zygote's imports: a cold disk and TensorFlow
+_EXIT_LIMIT: Final = 2.0  # seconds a worker may take to end once its channel is closed
+_LAST_WORDS: Final = 400  # characters of the end of stderr that go into a reason
+
+
+class Reply(NamedTuple):
+    """One message: ``body`` and, where sent, ``blob`` and descriptors (the receiver closes them)."""
+
+    kind: bytes  #: ``JSON``, ``CALL`` or ``DONE``
+    number: int  #: id of the call
+    body: dict[str, Any]
+    blob: bytes = b""
+    descriptors: tuple[int, ...] = ()
+
+
+class Channel:
+    """Frames over a Unix socket; both sides use it. One thread at a time."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+
+    def send(self, body: Mapping[str, Any], *, blob: bytes = b"", descriptors: Sequence[int] = ()) -> None:
+        """Send a JSON message; raises OSError where the other side is gone."""
+        text = json.dumps(body).encode()
+        header = _HEADER.pack(b"JSON", len(text), len(blob), len(descriptors))
+        self._socket.settimeout(None)
+        socket.send_fds(self._socket, [header], list(descriptors))
+        self._socket.sendall(text)
+        self._socket.sendall(blob)
+
+    def send_call(self, kind: bytes, number: int) -> None:
+        """Send the binary frame that starts (``CALL``) or ends (``DONE``) a call."""
+        self._socket.sendall(_HEADER.pack(kind, number, 0, 0))
+
+    def receive(self, limit: float | None = None) -> Reply:
+        """Wait for a message.
+
+        Raises:
+            TimeoutError: nothing complete came within ``limit`` seconds.
+            EOFError: the other side is gone, or sent what is no message.
+        """
+        deadline = None if limit is None else time.monotonic() + limit
+        self._socket.settimeout(limit)
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self._socket, _HEADER.size, _MOST_DESCRIPTORS)
+            header = (
+                data
+                if len(data) == _HEADER.size
+                else data + self._exactly(_HEADER.size - len(data), deadline)
+            )
+            kind, length, size, count = _HEADER.unpack(header)
+            if kind in (b"CALL", b"DONE"):
+                return Reply(kind, length, {})
+            if kind != b"JSON" or length > _MOST_JSON or count != len(descriptors):
+                raise EOFError("not a message of this protocol")
+            body = json.loads(self._exactly(length, deadline))
+            if not isinstance(body, dict):
+                raise EOFError("not a message of this protocol")
+            return Reply(kind, 0, body, self._exactly(size, deadline), tuple(descriptors))
+        except (ConnectionError, ValueError) as error:
+            raise EOFError(str(error)) from error
+
+    def _exactly(self, size: int, deadline: float | None) -> bytes:
+        parts = []
+        while size:
+            if deadline is not None:
+                self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
+            part = self._socket.recv(min(size, 1 << 20))
+            if not part:
+                raise EOFError("the other side is gone")
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor, for ``select``."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Close the socket: the other side sees the end."""
+        self._socket.close()
+
+
+class SharedArrays:
+    """Arrays in memory that two processes share through a descriptor.
+
+    The layout is the list of (dtype name, shape) in order; each array starts at a multiple of 64 bytes.
+    """
+
+    def __init__(self, layout: Sequence[tuple[str, Sequence[int]]], descriptor: int | None = None) -> None:
+        """Create the memory, or attach to the one behind ``descriptor`` (left open: it's the caller's).
+
+        Raises:
+            EOFError: the memory behind the descriptor is smaller than its layout.
+        """
+        self.layout = [(dtype, tuple(shape)) for dtype, shape in layout]
+        places, total = [], 0
+        for dtype, shape in self.layout:
+            places.append(total)
+            total += -(-int(np.dtype(dtype).itemsize * np.prod(shape, dtype=np.int64)) // 64) * 64
+        self.descriptor = _new_memory(max(total, 64)) if descriptor is None else descriptor
+        if os.fstat(self.descriptor).st_size < total:
+            raise EOFError("shared memory smaller than its layout")
+        self._memory = mmap.mmap(self.descriptor, max(total, 64))
+        self.arrays = [
+            np.ndarray(shape, dtype, buffer=self._memory, offset=place)
+            for (dtype, shape), place in zip(self.layout, places, strict=True)
+        ]
+
+    def close_descriptor(self) -> None:
+        """Close the descriptor; the memory stays mapped as long as the arrays live."""
+        os.close(self.descriptor)
+
+
+def _new_memory(size: int) -> int:
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("tflite-hal")
+    else:
+        descriptor, name = tempfile.mkstemp()
+        Path(name).unlink()
+    os.truncate(descriptor, size)
+    return descriptor
+
+
+class Worker:
+    """A child process; requests are answered one at a time, from any thread."""
+
+    def __init__(self, zygote: _Zygote, label: str) -> None:
+        """Fork it from a zygote; ``label`` names it in errors ("delegate edgetpu on usb:0")."""
+        self.label = label
+        self._zygote = zygote
+        self._lock = threading.Lock()
+        self._owner = os.getpid()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 -- lives as long as the worker
+        ours, theirs = socket.socketpair()
+        self._channel = Channel(ours)
+        self._failure: WorkerError | None = None
+        with theirs:
+            self.pid = zygote.fork(theirs.fileno(), self._stderr.fileno())
+
+    @property
+    def alive(self) -> bool:
+        """False once it was closed, died or was killed."""
+        return self._failure is None and self._owner == os.getpid()
+
+    def request(
+        self,
+        operation: str,
+        *,
+        limit: float,
+        stage: str,
+        blob: bytes = b"",
+        descriptors: Sequence[int] = (),
+        **fields: Any,
+    ) -> Reply:
+        """Ask for an operation and wait for its answer.
+
+        Args:
+            operation: name of a handler of :mod:`tflite_hal.worker_main`.
+            limit: seconds; a worker that needs longer is killed.
+            stage: what is being done, for the error: "opening m.tflite".
+
+        Raises:
+            WorkerCrashedError: it died; with the signal or status and its last words.
+            WorkerHungError: it was killed at the limit.
+            TfliteHalError: what the operation raised, rebuilt.
+        """
+        message = {"op": operation, **fields}
+        with self._lock:
+            self._check()
+            return self._exchange(
+                lambda: self._channel.send(message, blob=blob, descriptors=descriptors), limit, stage
+            )
+
+    def call(self, number: int, *, limit: float, stage: str) -> Reply:
+        """Run a prepared call whose inputs are in shared memory; errors as of :meth:`request`."""
+        with self._lock:
+            self._check()
+            return self._exchange(lambda: self._channel.send_call(b"CALL", number), limit, stage)
+
+    def _exchange(self, send: Any, limit: float, stage: str) -> Reply:
+        try:
+            send()
+            reply = self._channel.receive(limit)
+        except TimeoutError as error:
+            self._fail(
+                WorkerHungError(f"{self.label}: no answer within {limit:g} s while {stage}; killed"),
+                kill=True,
+            )
+            raise self._failure_now() from error
+        except (EOFError, OSError) as error:
+            self._fail(self._crash(stage), kill=False)
+            raise self._failure_now() from error
+        if "error" in reply.body:
+            raise rebuilt_error(reply.body["error"])
+        return reply
+
+    def _hang(self, limit: float, stage: str) -> WorkerError:
+        reason = f"{self.label}: no answer within {limit:g} s while {stage}; killed"
+        return WorkerHungError(reason + self._last_words())
+
+    def _crash(self, stage: str) -> WorkerError:
+        ending = _how_it_ended(self._zygote.wait(self.pid))
+        return WorkerCrashedError(f"{self.label}: {ending} while {stage}{self._last_words()}")
+
+    def _fail(self, failure: WorkerError, *, kill: bool) -> None:
+        self._failure = failure
+        if kill:
+            self._zygote.kill(self.pid)
+        self._channel.close()
+        self._stderr.close()
+
+    def _failure_now(self) -> WorkerError:
+        return self._failure or WorkerError(f"{self.label}: gone")
+
+    def _check(self) -> None:
+        if self._owner != os.getpid():
+            raise WorkerError(f"{self.label}: belongs to the process that forked this one")
+        if self._failure is not None:
+            raise type(self._failure)(self._failure.reason, remedy=self._failure.remedy)
+
+    def _last_words(self) -> str:
+        """Return the end of what the worker wrote to stderr and stdout, in one line."""
+        self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(self._stderr.tell() - 8 * _LAST_WORDS, 0))
+        lines = self._stderr.read().decode(errors="replace").split("\n")
+        words = " | ".join(line.strip() for line in lines if line.strip())[-_LAST_WORDS:]
+        return f"; last words: {words}" if words else ""
+
+    def close(self) -> None:
+        """End the worker; sessions still open in it are lost. May be called twice."""
+        with self._lock:
+            if not self.alive:
+                return
+            self._failure = WorkerError(f"{self.label}: closed")
+            self._channel.close()
+            self._stderr.close()
+            self._zygote.wait(self.pid)
+
+
+class _Zygote:
+    """The first child: forks workers, reports how they ended, ends when this process does."""
+
+    def __init__(self, runtime: str | None, environment: Mapping[str, str]) -> None:
+        self._lock = threading.Lock()
+        ours, theirs = socket.socketpair()
+        self._socket, self._channel = ours, Channel(ours)
+        with theirs, tempfile.TemporaryFile() as words:
+            try:
+                self._process = subprocess.Popen(
+                    [
+                        _python(),
+                        "-I",
+                        *(["-B"] if sys.dont_write_bytecode else []),
+                        "-c",
+                        _BOOTSTRAP,
+                        str(theirs.fileno()),
+                    ],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=words,
+                    stderr=words,
+                    cwd="/",
+                    env={**os.environ, "OPENBLAS_NUM_THREADS": "1", **environment},
+                    start_new_session=True,  # Ctrl-C in the terminal is the application's affair
+                )
+            except (OSError, ValueError) as error:
+                ours.close()
+                raise WorkerError(
+                    f"no child process can be started: {error}", remedy=_PYTHON_REMEDY
+                ) from error
+            theirs.close()
+            self.threads = self._greet(runtime, words)
+
+    def _greet(self, runtime: str | None, words: Any) -> int:
+        path = json.dumps(_search_path()).encode()
+        try:
+            self._socket.sendall(struct.pack("<I", len(path)) + path)
+            self._channel.send({"op": "hello", "runtime": runtime})
+            return int(self._channel.receive(_START_LIMIT).body["threads"])
+        except (OSError, EOFError, TimeoutError, KeyError, ValueError) as error:
+            self._process.kill()
+            status = self._process.wait()
+            words.seek(0)
+            said = " | ".join(words.read().decode(errors="replace").split("\n")[-4:])[-_LAST_WORDS:]
+            self._channel.close()
+            reason = f"the child process {_python()} did not start (status {status}): {said or error}"
+            raise WorkerError(reason, remedy=_PYTHON_REMEDY) from error
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def fork(self, channel: int, stderr: int) -> int:
+        return int(self._ask({"op": "fork"}, (channel, stderr))["pid"])
+
+    def wait(self, pid: int) -> int | None:
+        """Return the wait status of a worker whose channel is closed; None where the zygote died too."""
+        try:
+            return int(self._ask({"op": "wait", "pid": pid, "limit": _EXIT_LIMIT})["status"])
+        except WorkerError:
+            return None
+
+    def kill(self, pid: int) -> None:
+        # The zygote has not reaped it, so the number can't belong to another process.
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        self.wait(pid)
+
+    def _ask(self, body: Mapping[str, Any], descriptors: Sequence[int] = ()) -> dict[str, Any]:
+        with self._lock:
+            try:
+                self._channel.send(body, descriptors=descriptors)
+                reply = self._channel.receive(_START_LIMIT).body
+            except (OSError, EOFError, TimeoutError) as error:
+                raise WorkerError(f"the worker process is gone: {error}") from error
+        if "error" in reply:
+            raise WorkerError(f"no child process can be started: {reply['error']}")
+        return reply
+
+    def close(self) -> None:
+        self._channel.close()
+        try:
+            self._process.wait(_EXIT_LIMIT + 1)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+_PYTHON_REMEDY: Final = "set TFLITE_HAL_PYTHON to a Python interpreter that can import tflite_hal"
+_zygotes: dict[tuple[Any, ...], _Zygote] = {}
+_zygotes_lock = threading.Lock()
+
+
+def start_worker(label: str, *, runtime: str | None, environment: Mapping[str, str] | None = None) -> Worker:
+    """Start a worker.
+
+    Args:
+        label: what it is for, used in errors.
+        runtime: name of the runtime it will use, imported before the fork; None imports none.
+        environment: variables its libraries need from the start of the process, such as
+            ``LD_LIBRARY_PATH`` (set later they have no effect).
+
+    Raises:
+        WorkerError: no child process can be started here; says why.
+    """
+    key = (runtime, tuple(sorted((environment or {}).items())), tuple(_search_path()))
+    with _zygotes_lock:
+        zygote = _zygotes.get(key)
+        if zygote is None or not zygote.alive:
+            zygote = _zygotes[key] = _start_zygote(runtime, environment or {})
+    return Worker(zygote, label)
+
+
+def _start_zygote(runtime: str | None, environment: Mapping[str, str]) -> _Zygote:
+    if not hasattr(os, "fork") or not hasattr(socket, "send_fds"):
+        raise WorkerError(f"isolation in a child process is not available on {sys.platform}")
+    zygote = _Zygote(runtime, environment)
+    if zygote.threads != 1:
+        # This runtime starts threads when it is imported, and forking those hangs: each worker
+        # imports it for itself.
+        zygote.close()
+        zygote = _Zygote(None, environment)
+    return zygote
+
+
+def shutdown() -> None:
+    """End every child process of this one; workers in use fail at their next request."""
+    with _zygotes_lock:
+        zygotes = list(_zygotes.values())
+        _zygotes.clear()
+    for zygote in zygotes:
+        zygote.close()
+
+
+def _forget() -> None:
+    """In a forked child: the zygotes belong to the parent; closing the copies tells them nothing."""
+    global _zygotes_lock
+    _zygotes_lock = threading.Lock()
+    for zygote in _zygotes.values():
+        zygote._channel.close()
+        zygote._process.returncode = 0  # not ours to wait for
+    _zygotes.clear()
+
+
+atexit.register(shutdown)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+def _python() -> str:
+    chosen = os.environ.get("TFLITE_HAL_PYTHON")
+    if chosen:
+        return chosen
+    if getattr(sys, "frozen", False) or not sys.executable:
+        raise WorkerError(
+            "this interpreter is embedded or frozen, it can't be started again", remedy=_PYTHON_REMEDY
+        )
+    return sys.executable
+
+
+def _search_path() -> list[str]:
+    """Return what the child may import from: our path, but neither '' nor the working directory,
+    where a stray ``numpy.py`` would be imported; this package's own folder comes last.
+    """
+    try:
+        here = str(Path.cwd())
+    except OSError:  # the folder was deleted
+        here = ""
+    path = [entry for entry in sys.path if entry and Path(entry).is_absolute() and entry != here]
+    own = str(Path(__file__).resolve().parents[1])
+    return path if own in path else [*path, own]
+
+
+def _how_it_ended(status: int | None) -> str:
+    if status is None:
+        return "died together with its parent"
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+        return f"killed by {name}"
+    return f"ended with exit status {os.waitstatus_to_exitcode(status)} without an answer"
+
+
+def described_error(error: BaseException, place: str) -> dict[str, str]:
+    """Return an exception as the JSON that :func:`rebuilt_error` understands; ``place`` is the end of
+    its traceback, told for exceptions that are not ours."""
+    if isinstance(error, TfliteHalError):
+        return {"type": type(error).__name__, "reason": error.reason, "remedy": error.remedy}
+    return {"type": "DelegateError", "reason": f"{type(error).__name__}: {error} ({place})", "remedy": ""}
+
+
+def rebuilt_error(described: Mapping[str, str]) -> TfliteHalError:
+    """Rebuild what :func:`described_error` described; an unknown type becomes a WorkerError."""
+    from tflite_hal import errors
+
+    kind = getattr(errors, str(described.get("type")), WorkerError)
+    if not (isinstance(kind, type) and issubclass(kind, TfliteHalError)):
+        kind = WorkerError
+    return kind(str(described.get("reason", "")), remedy=str(described.get("remedy", "")))
