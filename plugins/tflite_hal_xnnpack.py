@@ -95,7 +95,7 @@ class _Native:
         create.argtypes = [ctypes.POINTER(_Options)]
         self._delete.argtypes = [ctypes.c_void_p]
         self._delete.restype = None
-        self._pointer = create(ctypes.byref(_Options(threads, _FLAGS_QS8_QU8, None, False)))
+        self._pointer: int = create(ctypes.byref(_Options(threads, _FLAGS_QS8_QU8, None, False)))
         if not self._pointer:
             raise DelegateError("XNNPACK could not be initialised on this processor")
 
@@ -121,7 +121,7 @@ def _threads(host: HostInfo) -> int:
 
 
 def _convolutions(model: Model) -> int:
-    return sum(operator.count for operator in model.info.operators if "CONV" in operator.name)
+    return sum(operator.occurrences for operator in model.info.operators if "CONV" in operator.name)
 
 
 @hookimpl

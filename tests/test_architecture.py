@@ -147,13 +147,14 @@ def test_public_names_are_documented() -> None:
     for path in sources() + plugins():
         tree = ast.parse(path.read_text())
         assert ast.get_docstring(tree), f"{path.name} has no docstring"
-        for node in ast.walk(tree):
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
-                owner = next(
-                    (c for c in ast.walk(tree) if isinstance(c, ast.ClassDef) and node in c.body), None
-                )
-                if owner is None or not owner.name.startswith("_"):
-                    assert ast.get_docstring(node), f"{path.name}: {node.name} has no docstring"
+        public = [node for node in tree.body if is_public(node)]
+        members = [node for owner in public if isinstance(owner, ast.ClassDef) for node in owner.body]
+        for node in public + [node for node in members if is_public(node)]:
+            assert ast.get_docstring(node), f"{path.name}: {node.name} has no docstring"
+
+
+def is_public(node: ast.stmt) -> bool:
+    return isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
 
 
 def test_all_is_sorted_and_real() -> None:

@@ -308,7 +308,7 @@ def test_auto_falls_back_and_explicit_does_not(
 
 def test_a_run_that_fails_raises_and_returns_nothing_old(install, digits: Path) -> None:
     session = (
-        "session = InterpreterSession(model, runtime)\n        prepare = session.prepare\n"
+        "session = InterpreterSession(model, runtime, default_delegates=False)\n        prepare = session.prepare\n"
         "        def failing(*a):\n            call = prepare(*a)\n            run, left = call.run, [2]\n"
         "            class C:\n                def run(self, arrays):\n                    left[0] -= 1\n"
         "                    if left[0] < 0: raise RuntimeError('unplugged')\n                    return run(arrays)\n"

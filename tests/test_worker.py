@@ -145,7 +145,8 @@ def test_it_works_from_everywhere(how: str, tmp_path: Path, digits: Path) -> Non
         [*command, str(digits)], cwd=tmp_path, input=given, capture_output=True, text=True, check=False
     )
     assert done.stdout == "xnnpack (1, 10)\n[]\n", done.stderr
-    assert done.stderr == ""
+    # What the runtime itself says on loading is left alone.
+    assert [line for line in done.stderr.splitlines() if "Created TensorFlow Lite XNNPACK" not in line] == []
 
 
 def test_no_process_stays_behind(digits: Path) -> None:

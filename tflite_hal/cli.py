@@ -234,7 +234,7 @@ def inspect(model: str, as_json: bool) -> None:
         for spec in specs:
             table.add_row(label, escape(spec.name), spec.type, str(list(spec.shape)), _quantisation(spec))
     console.print(table)
-    counts = ", ".join(f"{operator.name} ×{operator.count}" for operator in info.operators)
+    counts = ", ".join(f"{operator.name} ×{operator.occurrences}" for operator in info.operators)
     console.print(f"operators: {escape(counts)}", highlight=False)
     for line in _remarks(info):
         console.print(escape(line), highlight=False)

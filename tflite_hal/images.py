@@ -224,7 +224,8 @@ def _quantize(real: np.ndarray[Any, Any], spec: _Spec) -> np.ndarray[Any, Any]:
     if not (np.isfinite(scales).all() and (scales > 0).all()):
         raise InputError(f"input {spec.name!r} has a scale that is not positive")
     limits = np.iinfo(spec.dtype)
-    return np.clip(np.rint(real / scales) + zeros, limits.min, limits.max).astype(spec.dtype)
+    stored: np.ndarray[Any, Any] = np.clip(np.rint(real / scales) + zeros, limits.min, limits.max)
+    return stored.astype(spec.dtype)
 
 
 def _along_axis(

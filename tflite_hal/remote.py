@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,9 @@ __all__ = ["RemoteDelegate", "RemoteSession", "open_remotely", "reference", "rem
 ASK_LIMIT: Final = 10.0
 #: Seconds allowed per stage where the delegate does not say otherwise.
 LIMITS: Final[Mapping[str, float]] = {"open": 10.0, "run": 30.0}
+
+
+_Result = TypeVar("_Result")
 
 
 class RemoteDelegate(Delegate):
@@ -82,7 +85,7 @@ class RemoteDelegate(Delegate):
         """See :meth:`Delegate.fingerprint`."""
         return str(self._ask("fingerprint", device=device.to_dict()))
 
-    def _checked(self, read: Callable[[], Any], method: str) -> Any:
+    def _checked(self, read: Callable[[], _Result], method: str) -> _Result:
         try:
             return read()
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -96,7 +99,8 @@ def remote_delegate(description: Mapping[str, Any], worker: Callable[[], Worker]
     attributes = {**description, "options": tuple(Option(**option) for option in description["options"])}
     if attributes["runtimes"] is not None:
         attributes["runtimes"] = tuple(attributes["runtimes"])
-    return type(f"Remote{RemoteDelegate.__name__}", (RemoteDelegate,), attributes)(worker)
+    proxy: type[RemoteDelegate] = type(f"Remote_{attributes['name']}", (RemoteDelegate,), attributes)
+    return proxy(worker)
 
 
 def reference(delegate: Delegate) -> str:

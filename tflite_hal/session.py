@@ -113,7 +113,7 @@ class InterpreterSession(Session):
         explicit = _coverage(self._interpreter) if delegates else None
         with _native_errors(model, "allocate"):
             self._interpreter.allocate_tensors()
-        self.coverage = explicit or _coverage(self._interpreter)
+        self.coverage = explicit or (_coverage(self._interpreter) if default_delegates else None)
         self._active: _TensorCall | None = None
 
     def prepare(self, signature: str | None = None, shapes: Shapes | None = None) -> Call:
@@ -125,7 +125,9 @@ class InterpreterSession(Session):
         found = self._signature(signature)
         if found.subgraph != 0:
             return _SignatureCall(self, found)
-        return self._tensor_call([s.index for s in found.inputs], [s.index for s in found.outputs], shapes)
+        return self._tensor_call(
+            [s.tensor_index for s in found.inputs], [s.tensor_index for s in found.outputs], shapes
+        )
 
     def _tensor_call(self, inputs: list[int], outputs: list[int], shapes: Shapes | None) -> Call:
         if shapes is None:

@@ -24,9 +24,11 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -182,9 +184,11 @@ class Worker:
         self._zygote = zygote
         self._lock = threading.Lock()
         self._owner = os.getpid()
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 -- lives as long as the worker
+        self._stderr = _new_words()
         ours, theirs = socket.socketpair()
         self._channel = Channel(ours)
+        # Whoever forgets to close a worker loses the process all the same.
+        self._finalizer = weakref.finalize(self, _close_both, self._channel, self._stderr)
         self._failure: WorkerError | None = None
         with theirs:
             self.pid = zygote.fork(theirs.fileno(), self._stderr.fileno())
@@ -234,10 +238,7 @@ class Worker:
             send()
             reply = self._channel.receive(limit)
         except TimeoutError as error:
-            self._fail(
-                WorkerHungError(f"{self.label}: no answer within {limit:g} s while {stage}; killed"),
-                kill=True,
-            )
+            self._fail(self._hang(limit, stage), kill=True)
             raise self._failure_now() from error
         except (EOFError, OSError) as error:
             self._fail(self._crash(stage), kill=False)
@@ -258,8 +259,7 @@ class Worker:
         self._failure = failure
         if kill:
             self._zygote.kill(self.pid)
-        self._channel.close()
-        self._stderr.close()
+        self._finalizer()
 
     def _failure_now(self) -> WorkerError:
         return self._failure or WorkerError(f"{self.label}: gone")
@@ -272,9 +272,11 @@ class Worker:
 
     def _last_words(self) -> str:
         """Return the end of what the worker wrote to stderr and stdout, in one line."""
-        self._stderr.seek(0, os.SEEK_END)
-        self._stderr.seek(max(self._stderr.tell() - 8 * _LAST_WORDS, 0))
-        lines = self._stderr.read().decode(errors="replace").split("\n")
+        # By position: the child shares the file's offset.
+        file, most = self._stderr.fileno(), 8 * _LAST_WORDS
+        lines = (
+            os.pread(file, most, max(os.fstat(file).st_size - most, 0)).decode(errors="replace").split("\n")
+        )
         words = " | ".join(line.strip() for line in lines if line.strip())[-_LAST_WORDS:]
         return f"; last words: {words}" if words else ""
 
@@ -284,9 +286,18 @@ class Worker:
             if not self.alive:
                 return
             self._failure = WorkerError(f"{self.label}: closed")
-            self._channel.close()
-            self._stderr.close()
+            self._finalizer()
             self._zygote.wait(self.pid)
+
+
+def _new_words() -> IO[bytes]:
+    """Return an unlinked file for what a child writes: a pipe could fill up and stop it."""
+    return tempfile.TemporaryFile()
+
+
+def _close_both(channel: Channel, stderr: IO[bytes]) -> None:
+    channel.close()
+    stderr.close()
 
 
 class _Zygote:
@@ -349,16 +360,13 @@ class _Zygote:
         """Return the wait status of a worker whose channel is closed; None where the zygote died too."""
         try:
             return int(self._ask({"op": "wait", "pid": pid, "limit": _EXIT_LIMIT})["status"])
-        except WorkerError:
+        except WorkerError:  # the zygote is gone, and its workers with it
             return None
 
     def kill(self, pid: int) -> None:
-        # The zygote has not reaped it, so the number can't belong to another process.
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
-        self.wait(pid)
+        """Kill a worker; only the zygote knows that the number is still this worker's."""
+        with suppress(WorkerError):
+            self._ask({"op": "kill", "pid": pid})
 
     def _ask(self, body: Mapping[str, Any], descriptors: Sequence[int] = ()) -> dict[str, Any]:
         with self._lock:
@@ -400,7 +408,10 @@ def start_worker(label: str, *, runtime: str | None, environment: Mapping[str, s
     key = (runtime, tuple(sorted((environment or {}).items())), tuple(_search_path()))
     with _zygotes_lock:
         zygote = _zygotes.get(key)
-        if zygote is None or not zygote.alive:
+        if zygote is not None and not zygote.alive:
+            zygote.close()
+            zygote = None
+        if zygote is None:
             zygote = _zygotes[key] = _start_zygote(runtime, environment or {})
     return Worker(zygote, label)
 

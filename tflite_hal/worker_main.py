@@ -43,31 +43,73 @@ def zygote(sock: socket.socket) -> None:
     gc.collect()
     gc.freeze()  # what is imported stays shared between the workers
     channel.send({"pid": os.getpid(), "threads": _count_threads()})
-    children: set[int] = set()
-    while _answer(channel, children):
+    family = _Family()
+    while _answer(channel, family):
         pass
-    for pid in children:
-        os.kill(pid, signal.SIGKILL)
+    family.kill_all()
     os._exit(0)
 
 
-def _answer(channel: Channel, children: set[int]) -> bool:
+class _Family:
+    """The workers that were forked and how those that ended did; keeps no zombies."""
+
+    def __init__(self) -> None:
+        self.alive: set[int] = set()
+        self._ended: dict[int, int] = {}
+
+    def reap(self) -> None:
+        """Note which workers have ended; a number may be another process's after that."""
+        for pid in list(self.alive):
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                self.alive.discard(pid)
+                self._ended[pid] = status
+
+    def wait(self, pid: int, limit: float) -> int:
+        """Return the wait status; a worker that does not end within the limit is killed."""
+        deadline = time.monotonic() + limit
+        pause = 0.001
+        while pid in self.alive and time.monotonic() < deadline:
+            self.reap()
+            select.select([], [], [], pause)
+            pause = min(pause * 2, 0.05)
+        self.kill(pid)
+        return self._ended.pop(pid)
+
+    def kill(self, pid: int) -> None:
+        """Kill a worker and wait for its end."""
+        self.reap()
+        if pid in self.alive:
+            os.kill(pid, signal.SIGKILL)
+            self._ended[pid] = os.waitpid(pid, 0)[1]
+            self.alive.discard(pid)
+
+    def kill_all(self) -> None:
+        """Leave nothing behind."""
+        for pid in list(self.alive):
+            self.kill(pid)
+
+
+def _answer(channel: Channel, family: _Family) -> bool:
     ready, _, _ = select.select([channel], [], [], _IDLE)
+    family.reap()
     if not ready:
-        return bool(children)
+        return bool(family.alive)
     try:
         request = channel.receive()
         if request.body["op"] == "fork":
-            channel.send(_fork(channel, request, children))
+            channel.send(_fork(channel, request, family))
+        elif request.body["op"] == "kill":
+            family.kill(request.body["pid"])
+            channel.send({})
         else:
-            channel.send({"status": _reap(request.body["pid"], request.body["limit"])})
-            children.discard(request.body["pid"])
+            channel.send({"status": family.wait(request.body["pid"], request.body["limit"])})
     except (EOFError, OSError):
         return False
     return True
 
 
-def _fork(channel: Channel, request: Reply, children: set[int]) -> dict[str, Any]:
+def _fork(channel: Channel, request: Reply, family: _Family) -> dict[str, Any]:
     ours, stderr = request.descriptors
     try:
         pid = os.fork()
@@ -84,23 +126,9 @@ def _fork(channel: Channel, request: Reply, children: set[int]) -> dict[str, Any
     os.close(ours)
     os.close(stderr)
     if pid > 0:
-        children.add(pid)
+        family.alive.add(pid)
         answer = {"pid": pid}
     return answer
-
-
-def _reap(pid: int, limit: float) -> int:
-    """Return the wait status; a worker that does not end within the limit is killed."""
-    deadline = time.monotonic() + limit
-    pause = 0.001
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return status
-        select.select([], [], [], pause)
-        pause = min(pause * 2, 0.05)
-    os.kill(pid, signal.SIGKILL)
-    return os.waitpid(pid, 0)[1]
 
 
 def _count_threads() -> int:

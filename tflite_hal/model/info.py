@@ -32,7 +32,7 @@ class TensorSpec(NamedTuple):
     """One input or output."""
 
     name: str  #: bytes that are not UTF-8 are shown escaped
-    index: int  #: of the tensor in its subgraph
+    tensor_index: int  #: in its subgraph
     shape: tuple[int, ...]  #: -1 where any size is taken
     dtype: np.dtype[Any]  #: ``object`` for text and for types numpy lacks
     type: str  #: TensorFlow Lite's name: ``float32``, ``string``, ``int4``, ``type_37`` where unknown
@@ -49,7 +49,7 @@ class TensorSpec(NamedTuple):
         quantization = None if self.quantization is None else self.quantization._asdict()
         return {
             "name": self.name,
-            "index": self.index,
+            "tensor_index": self.tensor_index,
             "shape": list(self.shape),
             "type": self.type,
             "quantization": quantization,
@@ -60,7 +60,7 @@ class Operator(NamedTuple):
     """One kind of operator and how often it occurs, over all subgraphs."""
 
     name: str  #: ``CONV_2D``, or the name of a custom operator
-    count: int
+    occurrences: int
     custom: bool
     version: int
 

@@ -152,7 +152,7 @@ class _Reader:
         return ModelInfo(
             size=len(self._data),
             sha256=hashlib.sha256(self._data).hexdigest(),
-            description=_lenient(lambda: _text(self._model.Description()), ""),
+            description=_lenient("", lambda: _text(self._model.Description())),
             version=self._model.Version(),
             inputs=inputs,
             outputs=self._specs(graphs[0], "Outputs", tensors[0]),
@@ -162,9 +162,7 @@ class _Reader:
             types=tuple(sorted(types)),
             precision=self._precision(graphs[0], tensors[0]),
             stateful=_stateful(operators, [t for of_graph in tensors for t in of_graph]),
-            parameters_bytes=sum(
-                _lenient(lambda b=b: self._buffer_size(b), 0) for b in self._items(self._model, "Buffers")
-            ),
+            parameters_bytes=sum(self._buffer_sizes()),
         )
 
     def _items(self, table: Any, name: str) -> Iterator[Any]:
@@ -184,7 +182,7 @@ class _Reader:
             for operator in self._items(graph, "Operators"):
                 counts[codes[_within(operator.OpcodeIndex(), codes, "operator code")]] += 1
         found = [Operator(name, count, custom, version) for (name, custom, version), count in counts.items()]
-        return tuple(sorted(found, key=lambda operator: (-operator.count, operator.name)))
+        return tuple(sorted(found, key=lambda operator: (-operator.occurrences, operator.name)))
 
     def _operator_code(self, code: Any) -> tuple[str, bool, int]:
         # Codes above 126 do not fit the older field; the larger one counts (schema comment).
@@ -206,11 +204,11 @@ class _Reader:
         kind = self._type(tensor)
         return TensorSpec(
             name=_text(tensor.Name()),
-            index=index,
+            tensor_index=index,
             shape=shape if len(shape) == len(stored) else stored,
             dtype=np.dtype(_NUMPY_TYPES.get(kind, "O")),
             type=kind,
-            quantization=_lenient(lambda: self._quantization(tensor), None),
+            quantization=_lenient(None, self._quantization, tensor),
             static_shape=stored,
         )
 
@@ -230,8 +228,8 @@ class _Reader:
 
     def _signatures(self, tensors: list[list[Any]]) -> Iterator[Signature]:
         """Yield the signatures that can be called; they are not needed to run the model."""
-        for definition in _lenient(lambda: list(self._items(self._model, "SignatureDefs")), []):
-            signature = _lenient(lambda d=definition: self._signature(d, tensors), None)
+        for definition in _lenient([], self._list, "SignatureDefs"):
+            signature = _lenient(None, self._signature, definition, tensors)
             if signature is not None:
                 yield signature
 
@@ -249,12 +247,7 @@ class _Reader:
 
     def _precision(self, graph: Any, tensors: list[Any]) -> str:
         """Name the model by its weights and activations: constant tensors have a buffer with data."""
-        sizes = _lenient(
-            lambda: [
-                _lenient(lambda b=b: self._buffer_size(b), 0) for b in self._items(self._model, "Buffers")
-            ],
-            [],
-        )
+        sizes = self._buffer_sizes()
         weights: set[str] = set()
         activations: set[str] = set()
         for tensor in tensors:
@@ -267,9 +260,16 @@ class _Reader:
             return "hybrid" if weights & {"int8", "uint8", "int4"} else "float32"
         return next((kind for kind in ("int16", "int8", "uint8", "float16") if kind in activations), "other")
 
-    def _buffer_size(self, buffer: Any) -> int:
-        # Beyond 2 GB the data lies outside the flatbuffer, at an offset of its own.
-        return int(buffer.DataLength() or (buffer.Size() if buffer.Offset() > 1 else 0))
+    def _list(self, name: str) -> list[Any]:
+        return list(self._items(self._model, name))
+
+    def _buffer_sizes(self) -> list[int]:
+        return [_lenient(0, _buffer_size, buffer) for buffer in _lenient([], self._list, "Buffers")]
+
+
+def _buffer_size(buffer: Any) -> int:
+    # Beyond 2 GB the data lies outside the flatbuffer, at an offset of its own.
+    return int(buffer.DataLength() or (buffer.Size() if buffer.Offset() > 1 else 0))
 
 
 def _within(index: int, of: list[Any], what: str) -> int:
@@ -290,10 +290,10 @@ def _stateful(operators: tuple[Operator, ...], tensors: list[Any]) -> str:
     )
 
 
-def _lenient(read: Callable[[], Any], otherwise: Any) -> Any:
+def _lenient(otherwise: Any, read: Callable[..., Any], *arguments: Any) -> Any:
     """Read what is not needed to run the model: damage there is no reason to refuse it."""
     try:
-        return read()
+        return read(*arguments)
     except _DAMAGE:
         return otherwise
 
