@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tflite_hal import profiles
 from tflite_hal.errors import ProfileError
 from tflite_hal.profiles import (
     DeviceProfile,
@@ -25,6 +25,7 @@ from tflite_hal.profiles import (
     parse_profile,
     profile_folders,
 )
+from tflite_hal.profiles.validation import FIELDS
 
 ROOT = Path(__file__).parent.parent
 BUILTIN = ROOT / "device_profiles"
@@ -95,7 +96,7 @@ def test_the_example_in_the_readme_is_valid():
     text = (BUILTIN / "README.md").read_text("utf-8").split("```yaml\n")[1].split("```")[0]
     example = parse_profile(text, "README.md")
     assert example.options == {"edgetpu": {"device": "usb"}}
-    assert set(profiles._PROFILE) - {"schema"} == set(example._fields) - {"path"}
+    assert set(FIELDS) - {"schema"} == set(example._fields) - {"path"}
     assert all(example.match), "the example shows every key of match"
 
 
@@ -225,6 +226,7 @@ def test_options_keep_their_types_and_absolute_paths():
     assert parsed.options["npu"] == yaml.safe_load(options)["npu"]
 
 
+@settings(deadline=None)
 @given(
     st.text(alphabet=st.sampled_from("abm:-[]{}#&*!|>'\"%@,? \n\t01.\x00é\ue000"), max_size=60) | st.text()
 )
@@ -233,7 +235,7 @@ def test_any_text_gives_a_profile_error(text):
         parse_profile(text, "a.yaml")
 
 
-_KEYS = st.sampled_from([*profiles._PROFILE, *Match._fields, *Fact._fields, "LD_LIBRARY_PATH", "x"])
+_KEYS = st.sampled_from([*FIELDS, *Match._fields, *Fact._fields, "LD_LIBRARY_PATH", "x"])
 _VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=3),
@@ -241,6 +243,7 @@ _VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(_KEYS, _VALUES, max_size=3), st.booleans())
 def test_any_values_give_a_profile_or_a_profile_error(values, keep):
     valid = yaml.safe_load(MINIMAL)
@@ -268,6 +271,21 @@ def test_folders_in_order(monkeypatch, tmp_path):
     file = write(tmp_path / "mine", "b")
     monkeypatch.setenv("TFLITE_HAL_PROFILE_PATH", os.pathsep.join([str(tmp_path / "mine"), "", str(file)]))
     assert profile_folders([str(tmp_path)]) == [BUILTIN, tmp_path / "mine", file, tmp_path]
+
+
+def test_the_builtin_folder_is_in_the_package_when_installed_and_beside_it_in_a_checkout(tmp_path):
+    package = tmp_path / "tflite_hal"
+    shutil.copytree(ROOT / "tflite_hal", package, ignore=shutil.ignore_patterns("__pycache__"))
+    code = "from tflite_hal.profiles import load_profiles; print(*(p.path for p in load_profiles()[0]))"
+    for folder in (tmp_path / "device_profiles", package / "device_profiles"):
+        write(folder, "a")
+        done = subprocess.check_output(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        )
+        assert done.split() == [str(folder / "a.yaml")]
 
 
 def test_one_bad_file_hides_no_other(monkeypatch, tmp_path):

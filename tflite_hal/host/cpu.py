@@ -76,7 +76,7 @@ def read_cpu(tree: Tree) -> tuple[str | None, Cpu]:
     architecture = _live_machine() if tree.live else _architecture(head, blocks, features) or _of_kernel(tree)
     cpu = Cpu(
         vendor=_vendor(head, cpus),
-        model=_model(head, cpus),
+        model=_model(head, cpus) or (platform.processor() or None if tree.live else None),
         logical=len(known) or (os.cpu_count() if tree.live else None),
         online=len(online) or (os.cpu_count() if tree.live else None),
         usable=None,
@@ -97,7 +97,7 @@ def _blocks(text: str | None) -> tuple[dict[str, str], dict[int, dict[str, str]]
         key, colon, value = (part.strip() for part in line.partition(":"))
         if not colon:
             current = current if line.strip() else head
-        elif key == "processor" and value.isdigit() and len(value) < 6:
+        elif key == "processor" and value.isdecimal() and len(value) < 6:
             current = blocks.setdefault(int(value), {})
         else:
             current.setdefault(key, value)
@@ -166,12 +166,7 @@ def _model(head: Mapping[str, str], cpus: Mapping[int, Mapping[str, str]]) -> st
         for who, part in parts
     ]
     counted = [f"{names.count(name)}× {name}" for name in dict.fromkeys(names)]
-    return (
-        " + ".join(counted)
-        or head.get("Processor")
-        or fields.get("Hardware")
-        or (platform.processor() or None if not head and not cpus else None)
-    )
+    return " + ".join(counted) or head.get("Processor") or fields.get("Hardware")
 
 
 def _clusters(
@@ -181,7 +176,7 @@ def _clusters(
     for cpu in online:
         fields = cpus[cpu]
         khz = tree.read(f"{_SYS}/cpu{cpu}/cpufreq/cpuinfo_max_freq") or ""
-        mhz = int(khz) // 1000 if khz.isdigit() and len(khz) < 12 else None
+        mhz = int(khz) // 1000 if khz.isdecimal() and len(khz) < 12 else None
         groups.setdefault((fields.get("CPU implementer"), fields.get("CPU part"), mhz), []).append(cpu)
     return tuple(Cluster(tuple(members), *key) for key, members in groups.items())
 
@@ -209,6 +204,8 @@ def _quota(tree: Tree) -> int | None:
             break
         group = group.rpartition("/")[0]
     quotas.append([tree.read(f"/sys/fs/cgroup/cpu/cpu.cfs_{name}_us") or "" for name in ("quota", "period")])
-    numbers = [(int(q[0]), int(q[1])) for q in quotas if len(q) == 2 and q[0].isdigit() and q[1].isdigit()]
+    numbers = [
+        (int(q[0]), int(q[1])) for q in quotas if len(q) == 2 and q[0].isdecimal() and q[1].isdecimal()
+    ]
     counts = [-(-quota // period) for quota, period in numbers if period > 0]
     return max(1, min(counts)) if counts else None

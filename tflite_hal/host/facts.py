@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import re
+import stat
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from tflite_hal.host.cpu import Cluster, Cpu, read_cpu
-from tflite_hal.host.tree import Tree
+from tflite_hal.host.tree import Tree, mode
 
 __all__ = ["Board", "BusDevice", "Cluster", "Cpu", "Dmi", "HostInfo", "probe_host"]
 
@@ -111,7 +112,7 @@ class HostInfo:
     def access(self, path: str) -> bool | None:
         """Whether this process may read and write a node; None where that can't be known: it is not
         there, or this is a captured machine."""
-        if not self.live or not Path(path).exists():
+        if not self.live or not mode(path):
             return None
         return os.access(path, os.R_OK | os.W_OK)
 
@@ -266,7 +267,7 @@ def _is_node(tree: Tree, path: str) -> bool:
     if real is None:
         return False
     # A capture has plain files for nodes.
-    return Path(real).is_char_device() if tree.live else not Path(real).is_dir()
+    return stat.S_ISCHR(mode(real)) if tree.live else not stat.S_ISDIR(mode(real))
 
 
 def _system(tree: Tree) -> tuple[str | None, tuple[str, ...]]:
@@ -286,11 +287,12 @@ def _system(tree: Tree) -> tuple[str | None, tuple[str, ...]]:
 
 
 def _is_trusted(path: str) -> bool:
-    """Whether only its owner, who is root or this user, can write a file and its folder."""
+    """Whether only root and this user can change a file, its folder, and the folder of a link to it."""
     if not hasattr(os, "getuid"):
         return True
-    for place in (Path(path).resolve(), Path(path).resolve().parent):
-        facts = place.stat()
-        if facts.st_uid not in (0, os.getuid()) or facts.st_mode & 0o022:
-            return False
-    return True
+    real = Path(path).resolve()
+    try:
+        facts = [place.stat() for place in (real, real.parent, Path(path).parent)]
+    except OSError:
+        return False
+    return all(fact.st_uid in (0, os.getuid()) and not fact.st_mode & 0o022 for fact in facts)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
-__all__ = ["Tree", "cpu_list"]
+__all__ = ["Tree", "cpu_list", "mode"]
 
 _MOST_NAMES: Final = 4096
 _MOST_LINKS: Final = 16
 _LONGEST_LINK: Final = 512
+_LONGEST_PATH: Final = 4096
 _MOST_CPUS: Final = 8192
 
 
@@ -30,7 +32,9 @@ class Tree:
         """Return where a path below the root really is, every link resolved below the root; None where
         it is missing, loops, or would leave."""
         if self.live:
-            return path if Path(path).exists() else None
+            return path if mode(path) else None
+        if len(path) > _LONGEST_PATH:
+            return None
         place, todo, links = "", [part for part in reversed(path.split("/")) if part not in ("", ".")], 0
         while todo:
             part = todo.pop()
@@ -52,7 +56,7 @@ class Tree:
     def read(self, path: str, limit: int = 65536) -> str | None:
         """Return a file's text, NULs and white space at its end removed; None where it can't be read."""
         real = self.real(path)
-        if real is None or not Path(real).is_file():
+        if real is None or not stat.S_ISREG(mode(real)):
             return None  # a device or a pipe would block
         try:
             with Path(real).open("rb") as file:
@@ -89,15 +93,27 @@ class Tree:
             return None
         try:
             file = Path(place)
-            text = file.read_text() if file.is_file() and file.stat().st_size < _LONGEST_LINK else ""
+            text = (
+                file.read_text("utf-8")
+                if stat.S_ISREG(mode(place)) and file.stat().st_size < _LONGEST_LINK
+                else ""
+            )
         except (OSError, ValueError):
             return None
         return text.strip() if text.startswith(("../", "./")) else None
 
 
+def mode(place: str) -> int:
+    """Return a file's type and permissions as ``stat`` gives them; 0 where it is missing or out of reach."""
+    try:
+        return Path(place).stat().st_mode
+    except (OSError, ValueError):
+        return 0
+
+
 def cpu_list(text: str | None) -> tuple[int, ...]:
     """Return the numbers of a kernel list such as ``0-3,8``; () where it is no such list."""
-    return tuple(dict.fromkeys(_numbers(text or "")))
+    return tuple(dict.fromkeys(islice(_numbers(text or ""), _MOST_CPUS)))
 
 
 def _numbers(text: str) -> Iterator[int]:

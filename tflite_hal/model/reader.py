@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -118,7 +119,7 @@ def _read_file(path: str) -> bytes:
 def _read(data: bytes, name: str) -> ModelInfo:
     if data[4:8] != b"TFL3":
         for start, what, remedy in _MISTAKES:
-            if data.lstrip().startswith(start):
+            if data[:256].lstrip().lower().startswith(start.lower()):
                 raise ModelError(f"{name} is {what}", remedy=remedy)
         raise ModelError(f"{name} is not a .tflite file: {len(data)} bytes without the identifier TFL3")
     try:
@@ -134,7 +135,8 @@ class _Reader:
         import tflite
 
         self._data = data
-        self._model = tflite.Model.GetRootAs(data)
+        self._schema = tflite
+        self._model = self._checked(tflite.Model.GetRootAs(data))
         self._operator_names = _names(tflite.BuiltinOperator)
         self._type_names = _names(tflite.TensorType)
         self._custom_code = tflite.BuiltinOperator.CUSTOM
@@ -145,14 +147,24 @@ class _Reader:
         graphs = list(self._items(self._model, "Subgraphs"))
         if not graphs:
             raise ValueError("no subgraph")
+        buffers = list(self._items(self._model, "Buffers"))
+        for metadata in self._items(self._model, "Metadata"):
+            _text(metadata.Name())
         tensors = [list(self._items(graph, "Tensors")) for graph in graphs]
+        for graph, of_graph in zip(graphs, tensors, strict=True):
+            for operator in self._items(graph, "Operators"):
+                self._check_operator(operator, len(of_graph))
+            for tensor in of_graph:
+                if tensor.Buffer():  # 0 is none
+                    _within(tensor.Buffer(), buffers, "buffer")
+                self._quantization(tensor)
         operators = self._operators(graphs)
         types = Counter(self._type(tensor) for of_graph in tensors for tensor in of_graph)
         inputs = self._specs(graphs[0], "Inputs", tensors[0])
         return ModelInfo(
             size=len(self._data),
             sha256=hashlib.sha256(self._data).hexdigest(),
-            description=_lenient("", lambda: _text(self._model.Description())),
+            description=_text(self._model.Description()),
             version=self._model.Version(),
             inputs=inputs,
             outputs=self._specs(graphs[0], "Outputs", tensors[0]),
@@ -160,9 +172,9 @@ class _Reader:
             operators=operators,
             subgraphs=len(graphs),
             types=tuple(sorted(types)),
-            precision=self._precision(graphs[0], tensors[0]),
+            precision=self._precision(tensors[0], buffers),
             stateful=_stateful(operators, [t for of_graph in tensors for t in of_graph]),
-            parameters_bytes=sum(self._buffer_sizes()),
+            parameters_bytes=sum(_buffer_size(buffer) for buffer in buffers),
         )
 
     def _items(self, table: Any, name: str) -> Iterator[Any]:
@@ -173,7 +185,45 @@ class _Reader:
             raise ValueError(f"{name} claims {length} elements in {len(self._data)} bytes")
         get = getattr(table, name)
         for position in range(length):
-            yield get(position)
+            item = get(position)
+            yield self._checked(item) if hasattr(item, "_tab") else item
+
+    def _checked(self, table: Any) -> Any:
+        """Return a table whose layout is sound: its own fields lie in it, and it in the file.
+
+        The accessors would read elsewhere, and so would a runtime that does not verify: it dies of it.
+        """
+        place, size = table._tab.Pos, len(self._data)
+        (back,) = struct.unpack_from("<i", self._data, place)
+        fields = place - back
+        if place < 0 or not 0 <= fields <= size - 4:
+            raise ValueError(f"{type(table).__name__} at {place} has its layout outside the file")
+        (length,) = struct.unpack_from("<H", self._data, fields)
+        if length % 2 or fields + length > size:
+            raise ValueError(f"{type(table).__name__} at {place} does not fit the file")
+        known = min(
+            max(length // 2 - 2, 0), len(_fields(type(table)))
+        )  # what a newer schema adds is not followed
+        offsets = struct.unpack_from(f"<{known}H", self._data, fields + 4)
+        if place + max(offsets, default=0) >= size:
+            raise ValueError(f"{type(table).__name__} at {place} has a field outside the file")
+        return table
+
+    def _check_operator(self, operator: Any, tensors: int) -> None:
+        """Follow what a runtime will follow: tensors by number, and the table of options."""
+        for which in ("Inputs", "Outputs", "Intermediates"):
+            for index in self._items(operator, which):
+                if not -1 <= index < tensors:  # -1 is an optional tensor that is absent
+                    raise ValueError(f"an operator has tensor {index} of {tensors}")
+        names = _names(self._schema.BuiltinOptions)
+        options = operator.BuiltinOptions()
+        kind = getattr(self._schema, names.get(operator.BuiltinOptionsType(), ""), None)
+        if options is not None and kind is not None:
+            table = kind()
+            table.Init(options.Bytes, options.Pos)
+            self._checked(table)
+            for name in _fields(kind):
+                getattr(table, f"{name}AsNumpy", getattr(table, f"{name}Length", getattr(table, name)))()
 
     def _operators(self, graphs: list[Any]) -> tuple[Operator, ...]:
         codes = [self._operator_code(code) for code in self._items(self._model, "OperatorCodes")]
@@ -208,7 +258,7 @@ class _Reader:
             shape=shape if len(shape) == len(stored) else stored,
             dtype=np.dtype(_NUMPY_TYPES.get(kind, "O")),
             type=kind,
-            quantization=_lenient(None, self._quantization, tensor),
+            quantization=self._quantization(tensor),
             static_shape=stored,
         )
 
@@ -219,6 +269,7 @@ class _Reader:
         parameters = tensor.Quantization()
         if parameters is None:
             return None
+        self._checked(parameters)
         scales = tuple(float(scale) for scale in self._items(parameters, "Scale"))
         zeros = tuple(int(zero) for zero in self._items(parameters, "ZeroPoint"))
         if not scales or not any(scales):
@@ -227,11 +278,12 @@ class _Reader:
         return Quantization(scales, zeros, parameters.QuantizedDimension())
 
     def _signatures(self, tensors: list[list[Any]]) -> Iterator[Signature]:
-        """Yield the signatures that can be called; they are not needed to run the model."""
-        for definition in _lenient([], self._list, "SignatureDefs"):
-            signature = _lenient(None, self._signature, definition, tensors)
-            if signature is not None:
-                yield signature
+        """Yield the signatures that can be called: one that names a tensor there is not, can't."""
+        for definition in list(self._items(self._model, "SignatureDefs")):
+            try:
+                yield self._signature(definition, tensors)
+            except _NoSuchNumber:
+                continue
 
     def _signature(self, definition: Any, tensors: list[list[Any]]) -> Signature:
         number = _within(definition.SubgraphIndex(), tensors, "subgraph")
@@ -245,9 +297,9 @@ class _Reader:
         key = _text(definition.SignatureKey())
         return Signature(key, names["Inputs"], specs["Inputs"], names["Outputs"], specs["Outputs"], number)
 
-    def _precision(self, graph: Any, tensors: list[Any]) -> str:
+    def _precision(self, tensors: list[Any], buffers: list[Any]) -> str:
         """Name the model by its weights and activations: constant tensors have a buffer with data."""
-        sizes = self._buffer_sizes()
+        sizes = [_buffer_size(buffer) for buffer in buffers]
         weights: set[str] = set()
         activations: set[str] = set()
         for tensor in tensors:
@@ -263,18 +315,19 @@ class _Reader:
     def _list(self, name: str) -> list[Any]:
         return list(self._items(self._model, name))
 
-    def _buffer_sizes(self) -> list[int]:
-        return [_lenient(0, _buffer_size, buffer) for buffer in _lenient([], self._list, "Buffers")]
-
 
 def _buffer_size(buffer: Any) -> int:
     # Beyond 2 GB the data lies outside the flatbuffer, at an offset of its own.
     return int(buffer.DataLength() or (buffer.Size() if buffer.Offset() > 1 else 0))
 
 
+class _NoSuchNumber(ValueError):
+    """A table names another by a number there is not."""
+
+
 def _within(index: int, of: list[Any], what: str) -> int:
     if not 0 <= index < len(of):
-        raise ValueError(f"{what} {index} of {len(of)}")
+        raise _NoSuchNumber(f"{what} {index} of {len(of)}")
     return index
 
 
@@ -290,17 +343,18 @@ def _stateful(operators: tuple[Operator, ...], tensors: list[Any]) -> str:
     )
 
 
-def _lenient(otherwise: Any, read: Callable[..., Any], *arguments: Any) -> Any:
-    """Read what is not needed to run the model: damage there is no reason to refuse it."""
-    try:
-        return read(*arguments)
-    except _DAMAGE:
-        return otherwise
-
-
 def _text(raw: bytes | None) -> str:
     return (raw or b"").decode("utf-8", "backslashreplace")
 
 
+@cache
+def _fields(kind: type) -> frozenset[str]:
+    """Return the names of a table's fields, by its accessors, of which a vector has several."""
+    names = {name for name in vars(kind) if name[0].isupper() and not name.startswith(("GetRoot", "Init"))}
+    extra = {name + end for name in names for end in ("AsNumpy", "Length", "IsNone")}
+    return frozenset(name for name in names - extra if not name.endswith("BufferHasIdentifier"))
+
+
+@cache
 def _names(enum: type) -> dict[int, str]:
     return {value: name for name, value in vars(enum).items() if isinstance(value, int)}
