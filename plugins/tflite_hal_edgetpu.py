@@ -107,7 +107,8 @@ def _usb_node(host: HostInfo, path: str) -> str | None:
 
 def _pci_problem(host: HostInfo, driver: str | None, number: int, where: str) -> Problem | None:
     node = f"/dev/apex_{number}"
-    if driver != "apex":
+    loaded = any(line.startswith("apex ") for line in (host.read("/proc/modules") or "").splitlines())
+    if driver != "apex" and not (driver is None and loaded):
         bound = f"its driver is {driver}" if driver else "no driver is bound"
         remedy = "install gasket-dkms for this kernel (it brings the modules gasket and apex) and reboot"
         return Problem("driver", f"{where} is on the bus, {bound}", remedy)

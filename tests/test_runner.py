@@ -260,7 +260,10 @@ def test_without_child_processes_the_cpu_still_runs_and_says_so(digits: Path, mo
         assert [event.kind for event in runner.events] == ["isolation"]
 
 
-def test_a_vendors_plugin_runs_in_its_worker_when_named(install, digits: Path, runtime_name: str) -> None:
+def test_a_vendors_plugin_runs_in_its_worker_when_named(
+    install, monkeypatch, digits: Path, runtime_name: str
+) -> None:
+    monkeypatch.delitem(sys.modules, "tflite_hal_acme", raising=False)
     install("acme", EXAMPLE.read_text())
     array = np.random.default_rng(4).integers(-128, 127, (1, 8, 8, 1), np.int8)
     with Runner.auto(digits, runtime=runtime_name) as runner:

@@ -151,7 +151,7 @@ def test_it_works_from_everywhere(how: str, tmp_path: Path, digits: Path) -> Non
 
 def test_no_process_stays_behind(digits: Path) -> None:
     script = (
-        "import sys, os\nfrom tflite_hal import Runner\nfrom tflite_hal.worker import _zygotes\n"
+        "import sys, os\nfrom tflite_hal import Runner\nfrom tflite_hal.worker.process import _zygotes\n"
         "r = Runner.auto(sys.argv[1])\nprint(*[z._process.pid for z in _zygotes.values()], flush=True)\nos.kill(os.getpid(), 9)"
     )
     done = subprocess.run(

@@ -101,7 +101,7 @@ class DelegateConformance:
             for right, own in zip(expected, given, strict=True):
                 assert own.dtype == right.dtype
                 assert own.shape == right.shape
-                span = float(np.ptp(right)) or 1.0
+                span = float(np.ptp(right.astype(np.float64))) or 1.0
                 worst = float(np.max(np.abs(own.astype(np.float64) - right.astype(np.float64)), initial=0.0))
                 assert worst <= self.tolerance * span, f"{model.name}: {worst} of a range of {span}"
 

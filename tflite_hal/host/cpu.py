@@ -15,9 +15,11 @@ from typing import Final, NamedTuple
 
 from tflite_hal.host.tree import Tree, cpu_list
 
-__all__ = ["Cluster", "Cpu", "read_cpu"]
+__all__ = ["CPUINFO_LIMIT", "Cluster", "Cpu", "read_cpu"]
 
 _SYS = "/sys/devices/system/cpu"
+#: Bytes: a server with a thousand CPUs writes about 2 MiB.
+CPUINFO_LIMIT: Final = 1 << 22
 
 # MIDR implementers and the parts met most, from Arm's and the vendors' manuals as util-linux lists them.
 _IMPLEMENTERS: Final = {
@@ -67,10 +69,14 @@ class Cpu(NamedTuple):
 
 def read_cpu(tree: Tree) -> tuple[str | None, Cpu]:
     """Return the architecture and the processor."""
-    head, blocks = _blocks(tree.read("/proc/cpuinfo", 1 << 20))
+    head, blocks = _blocks(tree.read("/proc/cpuinfo", CPUINFO_LIMIT))
     online = cpu_list(tree.read(f"{_SYS}/online")) or tuple(blocks)
     listed = {int(name[3:]) for name in tree.names(_SYS) if re.fullmatch(r"cpu\d{1,5}", name)}
-    known = cpu_list(tree.read(f"{_SYS}/present")) or tuple(sorted(listed | set(online)))
+    known = (
+        cpu_list(tree.read(f"{_SYS}/present"))
+        or tuple(sorted(listed | set(online)))
+        or cpu_list(tree.read(f"{_SYS}/possible"))
+    )
     cpus = {cpu: {**head, **blocks.get(cpu, {})} for cpu in online}
     features = _features([{**head, **block} for block in blocks.values()] or [head])
     architecture = _live_machine() if tree.live else _architecture(head, blocks, features) or _of_kernel(tree)

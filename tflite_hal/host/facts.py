@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from tflite_hal.host.cpu import Cluster, Cpu, read_cpu
+from tflite_hal.host.cpu import CPUINFO_LIMIT, Cluster, Cpu, read_cpu
 from tflite_hal.host.tree import Tree, mode
 
 __all__ = ["Board", "BusDevice", "Cluster", "Cpu", "Dmi", "HostInfo", "probe_host"]
@@ -20,7 +20,7 @@ __all__ = ["Board", "BusDevice", "Cluster", "Cpu", "Dmi", "HostInfo", "probe_hos
 _NOISE: Final = re.compile(
     r"(tty|pty|vcs|loop|ram|sd[a-z]|nvme|mmcblk|dm-|std(in|out|err)"
     r"|null|zero|full|u?random|console|ptmx|pts|shm"
-    r"|fd|core|kmsg|mem|port|hpet|rtc|cpu|input|block|char|disk|mapper|net|log|initctl|fuse|cuse|uinput|sg\d|sr\d|bus$"
+    r"|fd|core|kmsg|mem$|port|hpet|rtc|cpu|input|block|char|disk|mapper|net|log|initctl|fuse|cuse|uinput|sg\d|sr\d|bus$"
     r"|mqueue|snapshot|autofs|btrfs|vfio|vhost|hwrng|watchdog|urandom|\.keep)"
 )
 _NODE_FOLDERS: Final = ("/dev", "/dev/dri", "/dev/accel", "/dev/dma_heap")
@@ -109,12 +109,12 @@ class HostInfo:
         """Return the last part of a link's text, even where it dangles."""
         return self._tree.link_name(path)
 
-    def access(self, path: str) -> bool | None:
-        """Whether this process may read and write a node; None where that can't be known: it is not
-        there, or this is a captured machine."""
-        if not self.live or not mode(path):
+    def access(self, path: str, mode: str = "rw") -> bool | None:
+        """Whether this process may open a node for reading (``r``), writing (``w``) or both; None where
+        that can't be known: it is not there, or this is a captured machine."""
+        if not self.live or not self.exists(path):
             return None
-        return os.access(path, os.R_OK | os.W_OK)
+        return os.access(path, os.R_OK * ("r" in mode) | os.W_OK * ("w" in mode))
 
     def find_library(self, *names: str) -> str | None:
         """Return the path of the first shared library found in the loader's folders.
@@ -122,10 +122,10 @@ class HostInfo:
         A file or folder that others than its owner and root can write is passed over.
         """
         folders = list(dict.fromkeys(self._library_folders()))
-        for name in names:
+        for name in (name for name in names if name and "/" not in name):
             for folder in folders:
                 path = f"{folder}/{name}"
-                if self.exists(path) and (not self.live or _is_trusted(path)):
+                if self._tree.is_file(path) and (not self.live or _is_trusted(path)):
                     return path
         return None
 
@@ -184,8 +184,7 @@ class HostInfo:
 
 def probe_host(root: str | os.PathLike[str] = "/") -> HostInfo:
     """Read the facts of the machine whose file tree is ``root``; never raises for what is in it."""
-    text = os.fspath(root)
-    tree = Tree("/" if text == "/" else str(Path(text).absolute()).rstrip("/"))
+    tree = Tree(_absolute(os.fspath(root)))
     arch, cpu = read_cpu(tree)
     name, words = _system(tree)
     return HostInfo(
@@ -209,14 +208,23 @@ def probe_host(root: str | os.PathLike[str] = "/") -> HostInfo:
     )
 
 
+def _absolute(root: str) -> str:
+    """Return the root without ``.``, ``..`` and doubled slashes: every spelling of ``/`` is this machine."""
+    if root == "/":
+        return root
+    return os.path.normpath(Path(root).absolute()).rstrip("/") or "/"
+
+
 def _memory(tree: Tree) -> int | None:
     found = re.search(r"^MemTotal:\s*(\d{1,15}) kB", tree.read("/proc/meminfo") or "", re.MULTILINE)
     if found:
         return int(found[1]) * 1024
     if not tree.live:
         return None
-    import psutil
-
+    try:
+        import psutil
+    except ImportError:
+        return None
     return int(psutil.virtual_memory().total)
 
 
@@ -226,7 +234,9 @@ def _board(tree: Tree) -> Board:
         if model or compatible:
             return Board(model or None, tuple(word for word in (compatible or "").split("\0") if word))
     lines = re.findall(
-        r"^(Model|Hardware)\s*:\s*(.+)$", tree.read("/proc/cpuinfo", 1 << 20) or "", re.MULTILINE
+        r"^(Model|Hardware)[ \t]*:[ \t]*(\S.*)$",
+        tree.read("/proc/cpuinfo", CPUINFO_LIMIT) or "",
+        re.MULTILINE,
     )
     named = dict(lines)
     return Board(named.get("Model") or named.get("Hardware"), ())
@@ -245,8 +255,8 @@ def _pci(tree: Tree) -> Iterator[BusDevice]:
         path = f"/sys/bus/pci/devices/{slot}"
         found = _id(tree.read(f"{path}/vendor"), tree.read(f"{path}/device"))
         if found:
-            code = (tree.read(f"{path}/class") or "").removeprefix("0x") or None
-            yield BusDevice(found, slot, tree.link_name(f"{path}/driver"), code, path)
+            code = re.fullmatch(r"0x([0-9a-f]{6})", (tree.read(f"{path}/class") or "").lower())
+            yield BusDevice(found, slot, tree.link_name(f"{path}/driver"), code and code[1], path)
 
 
 def _id(vendor: str | None, product: str | None) -> str | None:

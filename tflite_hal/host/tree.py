@@ -32,6 +32,7 @@ class Tree:
         """Return where a path below the root really is, every link resolved below the root; None where
         it is missing, loops, or would leave."""
         if self.live:
+            path = f"/{path.lstrip('/')}"
             return path if mode(path) else None
         if len(path) > _LONGEST_PATH:
             return None
@@ -60,18 +61,23 @@ class Tree:
             return None  # a device or a pipe would block
         try:
             with Path(real).open("rb") as file:
-                return file.read(limit).decode("utf-8", "backslashreplace").rstrip("\0 \t\r\n")
+                return file.read(max(0, limit)).decode("utf-8", "backslashreplace").rstrip("\0 \t\r\n")
         except (OSError, ValueError):
             return None
 
+    def is_file(self, path: str) -> bool:
+        """Whether a regular file is there."""
+        real = self.real(path)
+        return real is not None and stat.S_ISREG(mode(real))
+
     def names(self, path: str) -> tuple[str, ...]:
-        """Return a folder's names, sorted, at most 4096; () where there is none."""
+        """Return a folder's printable names, sorted, at most 4096; () where there is none."""
         real = self.real(path)
         if real is None:
             return ()
         try:
             with os.scandir(real) as entries:
-                return tuple(sorted(entry.name for entry in islice(entries, _MOST_NAMES)))
+                return tuple(sorted(e.name for e in islice(entries, _MOST_NAMES) if e.name.isprintable()))
         except (OSError, ValueError):
             return ()
 

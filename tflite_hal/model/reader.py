@@ -202,7 +202,7 @@ class _Reader:
         if length % 2 or fields + length > size:
             raise ValueError(f"{type(table).__name__} at {place} does not fit the file")
         known = min(
-            max(length // 2 - 2, 0), len(_fields(type(table)))
+            max(length // 2 - 2, 0), len(_fields(table.__class__))
         )  # what a newer schema adds is not followed
         offsets = struct.unpack_from(f"<{known}H", self._data, fields + 4)
         if place + max(offsets, default=0) >= size:
@@ -250,12 +250,12 @@ class _Reader:
 
     def _spec(self, tensor: Any, index: int) -> TensorSpec:
         stored = tuple(int(n) for n in self._items(tensor, "Shape"))
-        shape = tuple(int(n) for n in self._items(tensor, "ShapeSignature"))
+        signature = tuple(int(n) for n in self._items(tensor, "ShapeSignature"))
         kind = self._type(tensor)
         return TensorSpec(
             name=_text(tensor.Name()),
             tensor_index=index,
-            shape=shape if len(shape) == len(stored) else stored,
+            shape=_shape(stored, signature),
             dtype=np.dtype(_NUMPY_TYPES.get(kind, "O")),
             type=kind,
             quantization=self._quantization(tensor),
@@ -331,6 +331,13 @@ def _within(index: int, of: list[Any], what: str) -> int:
     return index
 
 
+def _shape(stored: tuple[int, ...], signature: tuple[int, ...]) -> tuple[int, ...]:
+    """Mark what may have any size; the other sizes are those stored, which runtimes go by."""
+    if len(signature) != len(stored):
+        return stored
+    return tuple(-1 if mark == -1 else size for mark, size in zip(signature, stored, strict=True))
+
+
 def _stateful(operators: tuple[Operator, ...], tensors: list[Any]) -> str:
     resources = [operator.name for operator in operators if operator.name in _VARIABLE_OPERATORS]
     if resources:
@@ -348,7 +355,7 @@ def _text(raw: bytes | None) -> str:
 
 
 @cache
-def _fields(kind: type) -> frozenset[str]:
+def _fields(kind: Any) -> frozenset[str]:
     """Return the names of a table's fields, by its accessors, of which a vector has several."""
     names = {name for name in vars(kind) if name[0].isupper() and not name.startswith(("GetRoot", "Init"))}
     extra = {name + end for name in names for end in ("AsNumpy", "Length", "IsNone")}
@@ -356,5 +363,5 @@ def _fields(kind: type) -> frozenset[str]:
 
 
 @cache
-def _names(enum: type) -> dict[int, str]:
+def _names(enum: Any) -> dict[int, str]:
     return {value: name for name, value in vars(enum).items() if isinstance(value, int)}

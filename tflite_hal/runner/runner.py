@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import platform
 import sys
@@ -16,28 +15,15 @@ import numpy as np
 
 from tflite_hal import __version__
 from tflite_hal.benchmark import BenchmarkResult, peak_rss, statistics, time_calls
-from tflite_hal.delegate import Delegate, Device, check_options
-from tflite_hal.errors import (
-    ClosedError,
-    DelegateError,
-    InputError,
-    ModelError,
-    NoDelegateError,
-    ProfileError,
-    TfliteHalError,
-    WorkerCrashedError,
-    WorkerHungError,
-)
-from tflite_hal.host import HostInfo, probe_host
-from tflite_hal.kernels import BuiltinKernels
-from tflite_hal.manager import Manager
-from tflite_hal.model import Interface, Model, TensorSpec, read_model
-from tflite_hal.profiles import DeviceProfile, load_profile, load_profiles, match_profile
+from tflite_hal.delegate import Device
+from tflite_hal.errors import ClosedError, DelegateError, InputError
+from tflite_hal.model import Interface, TensorSpec, read_model
+from tflite_hal.runner.choice import Request, choose_for, known_host
 from tflite_hal.runtime import Runtime, load_runtime
-from tflite_hal.selection import Outcome, Selection, Wish, candidates
+from tflite_hal.selection import Wish
 from tflite_hal.session import Call
 from tflite_hal.tensors import arrange, convert, deliver, write_out
-from tflite_hal.trial import Failure, choose, seeded_inputs
+from tflite_hal.trial import seeded_inputs
 
 __all__ = ["Event", "Runner", "TfliteHalWarning"]
 
@@ -52,15 +38,6 @@ class Event(NamedTuple):
     when: float  #: seconds since the epoch
     kind: str  #: fallback, isolation, input, fork
     message: str
-
-
-class _Request(NamedTuple):
-    """What a runner was asked for; kept, so that a forked child can open it again."""
-
-    wish: Wish
-    profile: str | None
-    runtime: str | None
-    explicit: bool
 
 
 class Runner:
@@ -113,7 +90,7 @@ class Runner:
             threads=_checked_threads(threads),
             options=options,
         )
-        self._start(model, _Request(wish, _text(profile), runtime, explicit=True))
+        self._start(model, Request(wish, _text(profile), runtime, explicit=True))
 
     @classmethod
     def auto(
@@ -154,10 +131,10 @@ class Runner:
                 )
         runner = cls.__new__(cls)
         wish = Wish(delegates, device, exclude, cpu_last=True, threads=_checked_threads(threads))
-        runner._start(model, _Request(wish, _text(profile), runtime, explicit=False))
+        runner._start(model, Request(wish, _text(profile), runtime, explicit=False))
         return runner
 
-    def _start(self, model: str | os.PathLike[str] | bytes, request: _Request) -> None:
+    def _start(self, model: str | os.PathLike[str] | bytes, request: Request) -> None:
         self._lock = threading.RLock()
         self._closed = False
         self._warned: set[str] = set()
@@ -168,26 +145,14 @@ class Runner:
         self._open()
 
     def _open(self) -> None:
-        request, host, manager = self._request, _host(), _manager()
-        delegates = [*manager.delegates, BuiltinKernels()]
-        _check_names(request.wish, delegates)
-        profile = _find_profile(request.profile, host, manager)
-        probes = {**manager.probe(host), "builtin": BuiltinKernels().probe(host)}
-        self.selection = Selection(self._model.name, "" if profile is None else profile.name)
-        found, refused = candidates(self._model, delegates, probes, profile, self._runtime, request.wish)
-        opened, failures = choose(found, self._model, self.selection)
-        self.selection.attempts += refused
-        for failure in failures:
-            self._happened(
-                "fallback", f"{failure.candidate.delegate.name}: {failure.error}", warn=opened is not None
-            )
-        if opened is None:
-            raise _nothing_answers(self._model, self.selection, failures, request.explicit)
-        if opened.warning:
-            self._happened("isolation", opened.warning)
-        self._opened = opened
+        choice = choose_for(self._model, self._runtime, self._request)
+        self.selection, self._opened = choice.selection, choice.opened
         self._calls: dict[tuple[Any, ...], Call] = {}
         self._pid = os.getpid()
+        for failure in choice.failures:
+            self._happened("fallback", f"{failure.candidate.delegate.name}: {failure.error}")
+        if choice.opened.warning:
+            self._happened("isolation", choice.opened.warning)
 
     def _happened(self, kind: str, message: str, *, warn: bool = True) -> None:
         """Record an event; the first of its text is a warning too."""
@@ -321,7 +286,7 @@ class Runner:
         timing = time_calls(lambda: self.predict(given), runs=runs, seconds=seconds, warmup=warmup)
         if self._model.info.stateful:
             self.reset()
-        candidate, host = self._opened.candidate, _host()
+        candidate, host = self._opened.candidate, known_host()
         return BenchmarkResult(
             model=self._model.name,
             model_sha256=self._model.info.sha256,
@@ -364,21 +329,6 @@ class Runner:
 
 
 _leaked: list[Any] = []  # sessions inherited by a fork: see Runner._reopen_after_fork
-_known: dict[str, Any] = {}  # this process's host and plugins: facts that cost to gather
-
-
-def _host() -> HostInfo:
-    if "host" not in _known:
-        _known["host"] = probe_host()
-    host: HostInfo = _known["host"]
-    return host
-
-
-def _manager() -> Manager:
-    if "manager" not in _known:
-        _known["manager"] = Manager()
-    manager: Manager = _known["manager"]
-    return manager
 
 
 def _depth_outside() -> int:
@@ -399,59 +349,8 @@ def _checked_threads(threads: int | None) -> int | None:
     return threads
 
 
-def _check_names(wish: Wish, delegates: Sequence[Delegate]) -> None:
-    known = {delegate.name: delegate for delegate in delegates}
-    for name in wish.delegates or ():
-        if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise DelegateError(
-                f"no delegate {name!r}", remedy=f"{hint}installed: {', '.join(sorted(known))}"
-            )
-        check_options(known[name], wish.options or {})
-
-
-def _find_profile(wanted: str | None, host: HostInfo, manager: Manager) -> DeviceProfile | None:
-    if wanted is not None and (os.sep in wanted or wanted.endswith((".yaml", ".yml"))):
-        return load_profile(wanted)
-    profiles, _ = load_profiles(manager.profile_folders)
-    if wanted is None:
-        match = match_profile(host, profiles)
-        return None if match is None else match.profile
-    for profile in profiles:
-        if profile.name == wanted:
-            return profile
-    known = ", ".join(sorted(profile.name for profile in profiles))
-    raise ProfileError(f"no device profile {wanted!r}", remedy=f"known: {known}")
-
-
 def _renamed(inputs: Any, interface: Interface) -> Any:
     """Accept the names of the model's only signature beside those of its tensors."""
     if not isinstance(inputs, Mapping) or not interface.aliases:
         return inputs
     return {interface.aliases.get(name, name): value for name, value in inputs.items()}
-
-
-def _nothing_answers(
-    model: Model, selection: Selection, failures: Sequence[Failure], explicit: bool
-) -> TfliteHalError:
-    """Return the error of a choice without winner: the model's where every failure blames the model."""
-    if failures and all(isinstance(f.error, ModelError) for f in failures):
-        return failures[-1].error
-    crashed = [f for f in failures if isinstance(f.error, (WorkerCrashedError, WorkerHungError))]
-    if crashed and len(crashed) == len(failures) and all(f.candidate.device.kind == "cpu" for f in failures):
-        return ModelError(f"{model.name} can't be run on any CPU kernel: {crashed[-1].error.reason}")
-    tried = [a for a in selection.attempts if a.outcome not in (Outcome.EXCLUDED, Outcome.UNTRIED)]
-    if not tried:
-        return NoDelegateError(
-            f"{model.name}: no device on this machine fits what was asked for",
-            remedy="see tflite-hal probe",
-            selection=selection,
-        )
-    first = tried[0] if explicit else tried[-1]
-    for attempt in tried:
-        if not explicit and attempt.outcome not in (Outcome.UNAVAILABLE, Outcome.UNSUPPORTED):
-            first = attempt
-    place = " ".join(filter(None, (first.delegate, first.device)))
-    text = f"{model.name} can't run on {place}: {first.reason}"
-    return NoDelegateError(text, remedy=first.remedy, selection=selection)

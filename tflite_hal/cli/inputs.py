@@ -1,0 +1,69 @@
+"""What the commands read: arrays, archives of arrays, pictures."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tflite_hal import images
+from tflite_hal.errors import InputError
+from tflite_hal.model import TensorSpec
+from tflite_hal.trial import seeded_inputs
+
+__all__ = ["read_inputs"]
+
+_PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
+
+
+def read_inputs(
+    sources: Sequence[str], specs: Sequence[TensorSpec], mean: float | None, std: float | None
+) -> Any:
+    """Return what ``predict`` takes: from files, or seeded random arrays where there are none.
+
+    Raises:
+        InputError: a file can't be read, or there are not as many as inputs.
+    """
+    if not sources:
+        return seeded_inputs(specs)
+    if len(sources) == 1 and Path(sources[0]).suffix.lower() == ".npz":
+        return _load_archive(sources[0])
+    if len(sources) != len(specs):
+        raise InputError(f"{len(sources)} --input for a model with {len(specs)} inputs")
+    return [_read_input(source, spec, mean, std) for source, spec in zip(sources, specs, strict=True)]
+
+
+def _read_input(source: str, spec: TensorSpec, mean: float | None, std: float | None) -> Any:
+    suffix = Path(source).suffix.lower()
+    if suffix == ".npy":
+        return _load_array(source)
+    if suffix in _PICTURES:
+        scaling = {name: value for name, value in (("mean", mean), ("std", std)) if value is not None}
+        return images.fit(source, spec, **scaling)
+    known = " ".join(sorted(_PICTURES))
+    raise InputError(f"{source}: not a .npy or .npz file or a picture", remedy=f"give one of {known}")
+
+
+def _load_array(source: str) -> np.ndarray[Any, Any]:
+    try:
+        with Path(source).open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{source} can't be read as an array: {error}") from error
+
+
+def _load_archive(source: str) -> dict[str, np.ndarray[Any, Any]]:
+    try:
+        with zipfile.ZipFile(source) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".npy")]
+            return {name[: -len(".npy")]: _member(archive, name) for name in names}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{source} can't be read as an archive of arrays: {error}") from error
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> np.ndarray[Any, Any]:
+    with archive.open(name) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
