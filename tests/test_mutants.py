@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 COUNT = int(os.environ.get("TFLITE_HAL_MUTANTS", "1000"))
@@ -26,7 +25,8 @@ def answer(number, data):
     interpreter.allocate_tensors()
     random = np.random.default_rng(number)
     for detail in interpreter.get_input_details():
-        interpreter.set_tensor(detail["index"], (random.random(detail["shape"]) * 100).astype(detail["dtype"]))
+        array = (random.random(detail["shape"]) * 100).astype(detail["dtype"])
+        interpreter.set_tensor(detail["index"], array)
     interpreter.invoke()
     outputs = [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
     return np.concatenate([array.ravel().astype(np.float64) for array in outputs])

@@ -1,11 +1,15 @@
-"""The built-in plugins and the example: conformance, captured machines, and real libraries through load_delegate."""
+"""The built-in plugins and the example: conformance, captured machines, real libraries that fail."""
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tflite_hal_acme import AcmeDelegate
+from tflite_hal_edgetpu import EdgeTpuDelegate
+from tflite_hal_gpu import GpuDelegate
+from tflite_hal_hexagon import HexagonDelegate
+from tflite_hal_xnnpack import XnnpackDelegate
 
 from tflite_hal import (
     Configuration,
@@ -25,14 +29,6 @@ from tflite_hal.profiles import parse_profile
 from tflite_hal.remote import open_remotely
 from tflite_hal.runtime import load_runtime
 from tflite_hal.testing import DelegateConformance
-
-sys.path.append(str(Path(__file__).parent / "example_plugin"))
-
-from tflite_hal_acme import AcmeDelegate  # noqa: E402 -- a project of its own, not installed here
-from tflite_hal_edgetpu import EdgeTpuDelegate  # noqa: E402
-from tflite_hal_gpu import GpuDelegate  # noqa: E402
-from tflite_hal_hexagon import HexagonDelegate  # noqa: E402
-from tflite_hal_xnnpack import XnnpackDelegate  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 CAPTURES = ROOT.parent / "shared" / "captures"
@@ -102,9 +98,9 @@ def test_the_edge_tpu_on_a_tree_with_everything(tmp_path: Path) -> None:
     library.write_bytes(b"")
     probe = EdgeTpuDelegate().probe(probe_host(tmp_path))
     assert probe.problems == ()
-    assert [(d.id, d.kind, d.properties["library"]) for d in probe.devices] == [
-        ("usb:0", "tpu", "/usr/lib/libedgetpu.so.1")
-    ]
+    (device,) = probe.devices
+    assert (device.id, device.kind) == ("usb:0", "tpu")
+    assert device.properties["library"] == "/usr/lib/libedgetpu.so.1"
 
 
 def test_the_edge_tpu_takes_compiled_models_only(digits: Path) -> None:
@@ -145,17 +141,21 @@ def compiled(folder: Path, name: str, source: str) -> Path:
 
 
 HEAD = "#include <stddef.h>\n#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n"
-CREATE = (
-    HEAD
-    + "void *tflite_plugin_create_delegate(char **k, char **v, size_t n, void (*say)(const char *)) {{ {} }}\n"
+CREATE = HEAD + (
+    "typedef void (*report)(const char *);\n"
+    "void *tflite_plugin_create_delegate(char **k, char **v, size_t n, report say) {{\n{}\n}}\n"
 )
 DESTROY = "void tflite_plugin_destroy_delegate(void *d) { free(d); }\n"
 TELLS_OPTIONS = """
 char text[1000] = "options:";
-for (size_t i = 0; i < n; i++) { strcat(text, " "); strcat(text, k[i]); strcat(text, "="); strcat(text, v[i]); }
+for (size_t i = 0; i < n; i++)
+    sprintf(text + strlen(text), " %s=%s", k[i], v[i]);
 say(text); return NULL;"""
 # Laid out as TfLiteDelegate: data, Prepare, three buffer functions, flags, builder. Prepare takes nothing.
-IDLE = "struct d { void *data; int (*prepare)(void *, void *); void *c[3]; long flags; void *b; }; static int ok(void *a, void *b) { return 0; }\n"
+IDLE = (
+    "struct d { void *data; int (*prepare)(void *, void *); void *c[3]; long flags; void *b; };\n"
+    "static int ok(void *a, void *b) { return 0; }\n"
+)
 MAKES_IDLE = "struct d *d = calloc(1, sizeof *d); d->prepare = ok; return d;"
 REFUSES = IDLE.replace("return 0", "return 1")
 

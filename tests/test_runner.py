@@ -2,12 +2,12 @@
 
 import gc
 import json
-import os
 import subprocess
 import sys
 import threading
 import warnings
 from pathlib import Path
+from textwrap import indent
 
 import numpy as np
 import pytest
@@ -86,7 +86,7 @@ def test_inputs_by_name_sequence_and_without_batch(digits: Path) -> None:
         for given in ({spec.name: array}, [array], (array,), array[0], {"image": array}):
             assert np.array_equal(runner.predict(given), expected)
         assert np.array_equal(runner.predict({"image": array}, signature="serving_default"), expected)
-        with pytest.raises(InputError, match="no signature 'other'.*serving_default"):
+        with pytest.raises(InputError, match=r"no signature 'other'.*serving_default"):
             runner.predict(array, signature="other")
 
 
@@ -309,14 +309,24 @@ def test_auto_falls_back_and_explicit_does_not(
         Runner(digits, delegate="acme")
 
 
+FAILS_AT_THE_THIRD_RUN = """
+session = InterpreterSession(model, runtime, default_delegates=False)
+prepare = session.prepare
+class Failing:
+    def __init__(self, call):
+        self.call, self.left = call, 2
+    def run(self, arrays):
+        self.left -= 1
+        if self.left < 0:
+            raise RuntimeError("unplugged")
+        return self.call.run(arrays)
+session.prepare = lambda *arguments: Failing(prepare(*arguments))
+return session
+"""
+
+
 def test_a_run_that_fails_raises_and_returns_nothing_old(install, digits: Path) -> None:
-    session = (
-        "session = InterpreterSession(model, runtime, default_delegates=False)\n        prepare = session.prepare\n"
-        "        def failing(*a):\n            call = prepare(*a)\n            run, left = call.run, [2]\n"
-        "            class C:\n                def run(self, arrays):\n                    left[0] -= 1\n"
-        "                    if left[0] < 0: raise RuntimeError('unplugged')\n                    return run(arrays)\n"
-        "            return C()\n        session.prepare = failing\n        return session"
-    )
+    session = indent(FAILS_AT_THE_THIRD_RUN, " " * 8).strip()
     install("acme", BROKEN_OPEN.replace("{}", session))
     with Runner(digits, delegate="acme") as runner:
         runner.predict(np.zeros((1, 8, 8, 1), np.int8))
@@ -337,11 +347,11 @@ def test_runners_do_not_leak_descriptors(digits: Path, install) -> None:
 
     use()
     gc.collect()
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
         use()
     gc.collect()
-    assert len(os.listdir("/proc/self/fd")) <= before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
 
 
 def test_quiet_when_all_is_well(digits: Path) -> None:

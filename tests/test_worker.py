@@ -33,7 +33,7 @@ def on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("source", "words"),
     [
         (
-            "import os, signal, sys; sys.stderr.write('about to die\\n'); sys.stderr.flush(); os.kill(os.getpid(), signal.SIGSEGV)",
+            "import os, signal; os.write(2, b'about to die\\n'); os.kill(os.getpid(), signal.SIGSEGV)",
             ["killed by SIGSEGV while importing it", "about to die"],
         ),
         ("import os; os.abort()", ["killed by SIGABRT"]),
@@ -105,7 +105,10 @@ def test_environment_is_there_from_the_start_of_the_process(on_path: Path) -> No
 
 def test_the_working_directory_is_not_searched(tmp_path: Path) -> None:
     (tmp_path / "numpy.py").write_text("raise SystemExit('the wrong numpy')")
-    script = "from tflite_hal.worker import start_worker\nw = start_worker('x', runtime=None)\nprint('started', w.alive)"
+    script = (
+        "from tflite_hal.worker import start_worker\n"
+        "w = start_worker('x', runtime=None)\nprint('started', w.alive)"
+    )
     (tmp_path / "main.py").write_text(
         "import sys; sys.path.pop(0); import numpy; sys.path.insert(0, '')\n" + script
     )
@@ -116,10 +119,11 @@ def test_the_working_directory_is_not_searched(tmp_path: Path) -> None:
 
 
 SCRIPT = """
-import sys
+import sys, numpy
 from tflite_hal import Runner
 runner = Runner.auto(sys.argv[1])
-print(runner.delegate, runner.predict(sum(runner.inputs[0].shape) * 0 + __import__("numpy").zeros(runner.inputs[0].shape, "int8")).shape)
+zeros = numpy.zeros(runner.inputs[0].shape, "int8")
+print(runner.delegate, runner.predict(zeros).shape)
 print([e.message for e in runner.events])
 """
 
@@ -152,7 +156,8 @@ def test_it_works_from_everywhere(how: str, tmp_path: Path, digits: Path) -> Non
 def test_no_process_stays_behind(digits: Path) -> None:
     script = (
         "import sys, os\nfrom tflite_hal import Runner\nfrom tflite_hal.worker.process import _zygotes\n"
-        "r = Runner.auto(sys.argv[1])\nprint(*[z._process.pid for z in _zygotes.values()], flush=True)\nos.kill(os.getpid(), 9)"
+        "r = Runner.auto(sys.argv[1])\n"
+        "print(*[z._process.pid for z in _zygotes.values()], flush=True)\nos.kill(os.getpid(), 9)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(digits)], stdout=subprocess.PIPE, text=True, check=False

@@ -157,7 +157,6 @@ class _Reader:
             for tensor in of_graph:
                 if tensor.Buffer():  # 0 is none
                     _within(tensor.Buffer(), buffers, "buffer")
-                self._quantization(tensor)
         operators = self._operators(graphs)
         types = Counter(self._type(tensor) for of_graph in tensors for tensor in of_graph)
         inputs = self._specs(graphs[0], "Inputs", tensors[0])
@@ -207,7 +206,16 @@ class _Reader:
         offsets = struct.unpack_from(f"<{known}H", self._data, fields + 4)
         if place + max(offsets, default=0) >= size:
             raise ValueError(f"{type(table).__name__} at {place} has a field outside the file")
+        for name in _fields(table.__class__):
+            self._check_field(table, name)
         return table
+
+    def _check_field(self, table: Any, name: str) -> None:
+        """Follow a field as far as a runtime would: to the end of a vector, into another table."""
+        read = getattr(table, f"{name}AsNumpy", None) or getattr(table, f"{name}Length", None)
+        value = (read or getattr(table, name))()
+        if hasattr(value, "_tab"):
+            self._checked(value)
 
     def _check_operator(self, operator: Any, tensors: int) -> None:
         """Follow what a runtime will follow: tensors by number, and the table of options."""
@@ -222,8 +230,6 @@ class _Reader:
             table = kind()
             table.Init(options.Bytes, options.Pos)
             self._checked(table)
-            for name in _fields(kind):
-                getattr(table, f"{name}AsNumpy", getattr(table, f"{name}Length", getattr(table, name)))()
 
     def _operators(self, graphs: list[Any]) -> tuple[Operator, ...]:
         codes = [self._operator_code(code) for code in self._items(self._model, "OperatorCodes")]
@@ -269,7 +275,6 @@ class _Reader:
         parameters = tensor.Quantization()
         if parameters is None:
             return None
-        self._checked(parameters)
         scales = tuple(float(scale) for scale in self._items(parameters, "Scale"))
         zeros = tuple(int(zero) for zero in self._items(parameters, "ZeroPoint"))
         if not scales or not any(scales):
