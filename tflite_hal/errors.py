@@ -43,6 +43,8 @@ class TfliteHalError(Exception):
         super().__init__(f"{reason} (to fix it: {remedy})" if remedy else reason)
         self.reason = reason
         self.remedy = remedy
+        #: Where it happened, where that is known: probe, open, allocate, run.
+        self.stage = ""
 
 
 class ModelError(TfliteHalError, ValueError):

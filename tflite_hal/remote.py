@@ -201,9 +201,16 @@ class _RemoteCall(Call):
 
 
 def open_remotely(
-    delegate: Delegate, model: Model, device: Device, configuration: Configuration, runtime: Runtime | None
+    delegate: Delegate,
+    model: Model,
+    device: Device,
+    configuration: Configuration,
+    runtime: Runtime | None,
+    environment: Mapping[str, str] | None = None,
 ) -> RemoteSession:
     """Open a model in the worker of a delegate and device; all their sessions live in that one.
+
+    ``environment`` is set before its library loads, beside what the delegate itself asks for.
 
     Raises:
         WorkerError: no child can be started, or it crashed or hung while opening.
@@ -212,7 +219,7 @@ def open_remotely(
     """
     limits = {**LIMITS, **delegate.limits(device)}
     name = None if runtime is None else runtime.name
-    worker = _acquire(delegate, device, name)
+    worker = _acquire(delegate, device, name, {**delegate.environment, **(environment or {})})
     try:
         reply = worker.request(
             "open",
@@ -238,18 +245,20 @@ def _blob(model: Model) -> bytes:
 
 
 # One worker per delegate, device and runtime: a second process on one device is refused or aborts.
-_pool: dict[tuple[str, str, str | None], Worker] = {}
+_pool: dict[tuple[Any, ...], Worker] = {}
 _users: dict[int, int] = {}
 _pool_lock = threading.Lock()
 
 
-def _acquire(delegate: Delegate, device: Device, runtime: str | None) -> Worker:
-    key = (reference(delegate), device.id, runtime)
+def _acquire(
+    delegate: Delegate, device: Device, runtime: str | None, environment: Mapping[str, str]
+) -> Worker:
+    key = (reference(delegate), device.id, runtime, tuple(sorted(environment.items())))
     with _pool_lock:
         worker = _pool.get(key)
         if worker is None or not worker.alive:
             label = f"delegate {delegate.name} on {device.id}"
-            worker = _pool[key] = start_worker(label, runtime=runtime, environment=delegate.environment)
+            worker = _pool[key] = start_worker(label, runtime=runtime, environment=environment)
         _users[id(worker)] = _users.get(id(worker), 0) + 1
         return worker
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
-from tflite_hal.delegate import KINDS, Configuration, Delegate, Device, Probe
+from tflite_hal.delegate import KINDS, Configuration, Delegate, Device, Probe, check_options
 from tflite_hal.errors import DelegateError
 from tflite_hal.model import Model
 from tflite_hal.profiles import DeviceProfile
@@ -40,6 +40,7 @@ class Candidate(NamedTuple):
     device: Device
     configuration: Configuration
     runtime: Runtime
+    environment: Mapping[str, str] = {}  #: the profile's, for the process that loads the library
 
 
 class Attempt(NamedTuple):
@@ -250,13 +251,15 @@ def _configured(
         lambda: list(delegate.configurations(model, device, profile)), delegate, "configurations"
     )
     defaults = dict(profile.options.get(delegate.name, {})) if profile is not None else {}
+    check_options(delegate, defaults)
+    environment = dict(profile.environment.get(delegate.name, {})) if profile is not None else {}
     configurations: list[Configuration] = []
     for one in found or [Configuration()]:
         threads = wish.threads if wish.threads is not None and one.threads is not None else one.threads
         one = one._replace(options={**defaults, **one.options, **given}, threads=threads)
         if one not in configurations:
             configurations.append(one)
-    return [Candidate(delegate, device, one, runtime) for one in configurations]
+    return [Candidate(delegate, device, one, runtime, environment) for one in configurations]
 
 
 def _guarded(ask: Callable[[], Any], delegate: Delegate, method: str) -> Any:

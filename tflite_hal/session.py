@@ -227,6 +227,12 @@ def _native_errors(model: Model, stage: str) -> Iterator[None]:
 
 
 def _explained(model: Model, stage: str, error: Exception) -> TfliteHalError:
+    explained = _translated(model, stage, error)
+    explained.stage = stage
+    return explained
+
+
+def _translated(model: Model, stage: str, error: Exception) -> TfliteHalError:
     if isinstance(error, SystemError):
         reason = f"the runtime does not fit the installed numpy {np.__version__}: {error}"
         return RuntimeUnavailableError(reason, remedy="pip install 'numpy<2'")

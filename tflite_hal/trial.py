@@ -61,7 +61,11 @@ def choose(
         except TfliteHalError as error:
             failures.append(Failure(candidate, error))
             attempt = _attempt(
-                candidate, _outcome_of(error), stage="open", reason=error.reason, remedy=error.remedy
+                candidate,
+                _outcome_of(error),
+                stage=error.stage or "open",
+                reason=error.reason,
+                remedy=error.remedy,
             )
         selection.attempts.append(attempt._replace(seconds=time.perf_counter() - started))
     return opened, failures
@@ -115,11 +119,20 @@ def open_proven(candidate: Candidate, model: Model) -> Opened:
 def _open_and_run(candidate: Candidate, model: Model) -> tuple[Session, float]:
     started = time.perf_counter()
     session = open_remotely(
-        candidate.delegate, model, candidate.device, candidate.configuration, candidate.runtime
+        candidate.delegate,
+        model,
+        candidate.device,
+        candidate.configuration,
+        candidate.runtime,
+        candidate.environment,
     )
     load_ms = (time.perf_counter() - started) * 1e3
     try:
         _run_once(session, candidate, model)
+    except TfliteHalError as error:
+        error.stage = error.stage or "run"
+        session.close()
+        raise
     except BaseException:
         session.close()
         raise

@@ -138,6 +138,7 @@ class Runner:
         self._lock = threading.RLock()
         self._closed = False
         self._warned: set[str] = set()
+        self._interfaces: dict[str | None, Interface] = {}
         self.events: list[Event] = []
         self._request = request
         self._model = read_model(model)
@@ -226,7 +227,11 @@ class Runner:
     def _interface(self, signature: str | None) -> Interface:
         if self._closed:
             raise ClosedError(f"the runner of {self._model.name} is closed", remedy="make a new one")
-        return self._model.info.interface(signature, self._model.name)
+        interface = self._interfaces.get(signature)
+        if interface is None:
+            interface = self._model.info.interface(signature, self._model.name)
+            self._interfaces[signature] = interface
+        return interface
 
     def _run(self, signature: str | None, arrays: list[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
         key = (signature, *[array.shape for array in arrays])

@@ -150,7 +150,12 @@ def described_error(error: BaseException, place: str) -> dict[str, str]:
     """Return an exception as the JSON that :func:`rebuilt_error` understands; ``place`` is the end of
     its traceback, told for exceptions that are not ours."""
     if isinstance(error, TfliteHalError):
-        return {"type": type(error).__name__, "reason": error.reason, "remedy": error.remedy}
+        return {
+            "type": type(error).__name__,
+            "reason": error.reason,
+            "remedy": error.remedy,
+            "stage": error.stage,
+        }
     return {"type": "DelegateError", "reason": f"{type(error).__name__}: {error} ({place})", "remedy": ""}
 
 
@@ -159,4 +164,6 @@ def rebuilt_error(described: Mapping[str, str]) -> TfliteHalError:
     kind = getattr(errors, str(described.get("type")), WorkerError)
     if not (isinstance(kind, type) and issubclass(kind, TfliteHalError)):
         kind = WorkerError
-    return kind(str(described.get("reason", "")), remedy=str(described.get("remedy", "")))
+    error = kind(str(described.get("reason", "")), remedy=str(described.get("remedy", "")))
+    error.stage = str(described.get("stage", ""))
+    return error
