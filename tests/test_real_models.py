@@ -10,10 +10,23 @@ from tflite_hal import DelegateError, Runner
 from tflite_hal.runtime import load_runtime
 from tflite_hal.trial import seeded_inputs
 
-ROOT = Path(__file__).resolve().parents[1]
-FOLDER = ROOT.parent / "shared" / "models"
-NAMES = sorted(path.name for path in FOLDER.glob("*.tflite"))
-RUNNING = [name for name in NAMES if "edgetpu" not in name and "error" not in name]
+RUNNING = [
+    "ad01_fp32.tflite",
+    "ad01_int8.tflite",
+    "keras_lstm_mnist_ptq.tflite",
+    "kws_ref_model.tflite",
+    "kws_ref_model_float32.tflite",
+    "mobilenet_v1_0.25_128_quant.tflite",
+    "pretrainedResnet.tflite",
+    "pretrainedResnet_quant.tflite",
+    "str_ww_ref_model.tflite",
+    "vww_96_float.tflite",
+    "vww_96_int8.tflite",
+]
+FOR_THE_EDGE_TPU = [
+    "keras_lstm_mnist_ptq_edgetpu.tflite",
+    "mobilenet_v1_0.25_128_quant_edgetpu.tflite",
+]
 
 
 def raw_session(runner: Runner, path: Path):
@@ -59,7 +72,7 @@ def test_bit_equal_to_the_raw_interpreter(models: Path, runtime_name: str, name:
         del interpreter, delegates
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if "edgetpu" in name])
+@pytest.mark.parametrize("name", FOR_THE_EDGE_TPU)
 def test_a_model_for_the_edge_tpu_names_it(models: Path, runtime_name: str, name: str) -> None:
     with pytest.raises(DelegateError, match=r"custom operator 'edgetpu-custom-op'.*an Edge TPU"):
         Runner.auto(models / name, runtime=runtime_name)

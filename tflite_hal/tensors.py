@@ -76,8 +76,14 @@ def convert(value: Any, spec: TensorSpec, warn: Warn) -> Converted:
         InputError: the shape does not fit; the tensor can't hold a value (out of range, not exact, no
             longer finite, NaN if quantised); uint8 for int8 or back; masked or other kinds of values.
     """
-    same = type(value) is np.ndarray and value.dtype == spec.dtype and value.shape == spec.shape
-    if same and value.flags.carray and not value.dtype.hasobject:
+    same = type(value) is np.ndarray and value.dtype == spec.dtype
+    # The stored shape fits as well: only sizes that may be any differ from it, and it has no 0.
+    if (
+        same
+        and (value.shape == spec.shape or (value.size and value.shape == spec.static_shape))
+        and value.flags.carray
+        and not value.dtype.hasobject
+    ):
         return Converted(value, False)
     try:
         array = _strings(value, spec) if spec.dtype.kind == "O" else _numbers(value, spec)
