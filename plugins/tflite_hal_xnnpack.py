@@ -1,9 +1,9 @@
 """XNNPACK: the fast CPU kernels that ship inside the runtimes.
 
 ai-edge-litert applies XNNPACK by itself, 8-bit models included. tflite-runtime 2.14.0 applies it to
-float models only, but its wheel exports the C API, through which 8-bit models get it too (5 to 100
-times faster than the built-in kernels; ``benchmarks/``). The struct below is that version's, so it is
-used with exactly that version.
+float models only, but its wheel exports the C API, through which 8-bit models get it too: 2 to 10 times
+faster than the built-in kernels on the models of the README. The struct below is that version's, so it
+is used with exactly that version.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _C_API_RUNTIME = ("tflite_runtime", "2.14.0")
 _FLAGS_QS8_QU8 = 1 | 2  # TFLITE_XNNPACK_DELEGATE_FLAG_QS8, _QU8
 _MOST_THREADS = 4
 # Two threads gain 1.1 to 1.7 on networks with at least so many convolutions and lose up to a factor of
-# 5 on smaller ones (benchmarks/threads.py); nothing is measured on this machine yet.
+# 5 on smaller ones (benchmarks/interleaved.py threads); nothing is measured on this machine yet.
 _CONVOLUTIONS_WORTH_THREADS = 9
 
 

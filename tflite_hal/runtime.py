@@ -20,7 +20,7 @@ from tflite_hal.errors import RuntimeUnavailableError
 __all__ = ["NAMES", "Runtime", "RuntimeStatus", "load_runtime", "runtime_status", "runtime_statuses"]
 
 #: Every runtime this package knows, in the order of automatic choice: the first kept up, the fastest
-#: on 8-bit models, first (benchmarks/README.md); TensorFlow last because importing it takes seconds.
+#: on 8-bit models, first; TensorFlow last because importing it takes seconds.
 NAMES: Final = ("ai_edge_litert", "tflite_runtime", "tensorflow")
 
 _MODULES: Final = {
