@@ -24,6 +24,7 @@ from tflite_hal import (
     Runner,
     RuntimeUnavailableError,
     TfliteHalWarning,
+    WorkerError,
 )
 from tflite_hal.runtime import load_runtime
 from tflite_hal.worker import shutdown
@@ -360,3 +361,40 @@ def test_quiet_when_all_is_well(digits: Path) -> None:
         with Runner.auto(digits) as runner:
             runner.predict(np.zeros((1, 8, 8, 1), np.int8))
             assert runner.events == []
+
+
+def test_many_shapes_do_not_pile_up(models: Path, install) -> None:
+    install("acme", EXAMPLE.read_text())
+    path = models / "pretrainedResnet.tflite"
+    with Runner(path, delegate="acme") as remote, Runner(path, delegate="builtin") as local:
+        for batch in [*range(1, 21), 3, 20, 1]:
+            images = np.random.default_rng(batch).standard_normal((batch, 32, 32, 3)).astype(np.float32)
+            assert np.array_equal(remote.predict(images), local.predict(images))
+        assert len(remote._calls) == len(local._calls) == 16
+
+
+def test_events_are_bounded(digits_float: Path) -> None:
+    image = np.full((1, 8, 8, 1), 200, np.uint8)
+    with Runner.auto(digits_float) as runner, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(1010):
+            runner.predict(image)
+        assert len(runner.events) == 1000
+
+
+def test_an_interrupted_call_does_not_answer_the_next(install, digits: Path) -> None:
+    install("acme", EXAMPLE.read_text())
+    with Runner(digits, delegate="acme") as runner:
+        runner.predict(np.zeros((1, 8, 8, 1), np.int8))
+        channel = runner._opened.session._worker._channel
+        receive = channel.receive
+
+        def interrupted(limit):
+            channel.receive = receive
+            raise KeyboardInterrupt
+
+        channel.receive = interrupted
+        with pytest.raises(KeyboardInterrupt):
+            runner.predict(np.ones((1, 8, 8, 1), np.int8))
+        with pytest.raises(WorkerError, match="interrupted"):
+            runner.predict(np.zeros((1, 8, 8, 1), np.int8))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final, TypeVar
@@ -248,6 +249,18 @@ def _blob(model: Model) -> bytes:
 _pool: dict[tuple[Any, ...], Worker] = {}
 _users: dict[int, int] = {}
 _pool_lock = threading.Lock()
+
+
+def _forget() -> None:
+    """In a forked child: the workers are the parent's, and a thread that is not here may hold the lock."""
+    global _pool_lock
+    _pool_lock = threading.Lock()
+    _pool.clear()
+    _users.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def _acquire(

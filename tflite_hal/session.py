@@ -17,10 +17,13 @@ from tflite_hal.errors import DelegateError, InputError, ModelError, RuntimeUnav
 from tflite_hal.model import Model, Signature
 from tflite_hal.runtime import Runtime
 
-__all__ = ["Call", "Coverage", "InterpreterSession", "Session"]
+__all__ = ["MOST_CALLS", "Call", "Coverage", "InterpreterSession", "Session"]
 
 Arrays = Sequence[np.ndarray[Any, Any]]
 Shapes = Sequence[tuple[int, ...]]
+
+#: Prepared calls kept per session, one per signature and shapes; the oldest makes room.
+MOST_CALLS = 16
 
 #: What the runtimes' native code raises; SystemError where it was built for another numpy.
 _NATIVE_ERRORS = (ValueError, RuntimeError, MemoryError, SystemError)

@@ -26,7 +26,7 @@ from tflite_hal.manager import collect, describe
 from tflite_hal.model import Model, read_model
 from tflite_hal.profiles import load_profile
 from tflite_hal.runtime import load_runtime
-from tflite_hal.session import Call, Session
+from tflite_hal.session import MOST_CALLS, Call, Session
 from tflite_hal.worker import Channel, Reply, SharedArrays, described_error
 
 _IDLE = 300.0  # seconds without a worker after which the zygote ends; the next worker starts another
@@ -261,6 +261,9 @@ class _Server:
         inputs.close_descriptor()
         call = self._sessions[session][0].prepare(signature, [tuple(shape) for shape in shapes])
         number = next(self._numbers)
+        own = [n for n, prepared in self._calls.items() if prepared.session == session]
+        if len(own) >= MOST_CALLS:  # the parent has forgotten the oldest too
+            del self._calls[own[0]]
         self._calls[number] = _Prepared(session, call, inputs)
         return {"call": number}
 

@@ -8,8 +8,9 @@ import sys
 import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -21,11 +22,15 @@ from tflite_hal.model import Interface, TensorSpec, read_model
 from tflite_hal.runner.choice import Request, choose_for, known_host
 from tflite_hal.runtime import Runtime, load_runtime
 from tflite_hal.selection import Wish
-from tflite_hal.session import Call
+from tflite_hal.session import MOST_CALLS, Call
 from tflite_hal.tensors import arrange, convert, deliver, write_out
 from tflite_hal.trial import seeded_inputs
 
 __all__ = ["Event", "Runner", "TfliteHalWarning"]
+
+
+#: Events a runner keeps.
+MOST_EVENTS: Final = 1000
 
 
 class TfliteHalWarning(UserWarning):
@@ -49,7 +54,6 @@ class Runner:
 
     Attributes:
         selection: what was chosen, and why not the others.
-        events: what happened since, oldest first.
     """
 
     def __init__(
@@ -139,7 +143,7 @@ class Runner:
         self._closed = False
         self._warned: set[str] = set()
         self._interfaces: dict[str | None, Interface] = {}
-        self.events: list[Event] = []
+        self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
         self._request = request
         self._model = read_model(model)
         self._runtime = load_runtime(request.runtime)
@@ -157,10 +161,15 @@ class Runner:
 
     def _happened(self, kind: str, message: str, *, warn: bool = True) -> None:
         """Record an event; the first of its text is a warning too."""
-        self.events.append(Event(time.time(), kind, message))
+        self._events.append(Event(time.time(), kind, message))
         if warn and message not in self._warned:
             self._warned.add(message)
             warnings.warn(message, TfliteHalWarning, stacklevel=_depth_outside())
+
+    @property
+    def events(self) -> list[Event]:
+        """What happened and did not stop it, oldest first; the last thousand."""
+        return list(self._events)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -235,20 +244,31 @@ class Runner:
 
     def _run(self, signature: str | None, arrays: list[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
         key = (signature, *[array.shape for array in arrays])
+        if self._pid != os.getpid():
+            self._reopen_after_fork()
         with self._lock:
-            if self._pid != os.getpid():
-                self._reopen_after_fork()
             call = self._calls.get(key)
             if call is None:
-                call = self._calls[key] = self._opened.session.prepare(signature, key[1:])
+                call = self._prepare(key)
             return call.run(arrays)
+
+    def _prepare(self, key: tuple[Any, ...]) -> Call:
+        if len(self._calls) >= MOST_CALLS:
+            del self._calls[next(iter(self._calls))]  # the oldest: each holds memory for its tensors
+        call = self._calls[key] = self._opened.session.prepare(key[0], key[1:])
+        return call
 
     def _reopen_after_fork(self) -> None:
         """Open again in a forked child. The inherited session is leaked on purpose: destroying an
-        inherited interpreter with two threads hangs on both runtimes."""
-        _leaked.append((self._opened, self._calls))
-        self._happened("fork", f"{self._model.name} was opened again in a forked process", warn=False)
-        self._open()
+        inherited interpreter with two threads hangs on both runtimes. So is the lock: a thread that
+        the child does not have may hold it."""
+        with _fork_lock:
+            if self._pid == os.getpid():
+                return  # another thread of the child was first
+            _leaked.append((self._opened, self._calls))
+            self._lock = threading.RLock()
+            self._happened("fork", f"{self._model.name} was opened again in a forked process", warn=False)
+            self._open()
 
     def _warn_about_input(self, message: str) -> None:
         self._happened("input", message)
@@ -256,6 +276,8 @@ class Runner:
     def reset(self) -> None:
         """Forget what a stateful model (an LSTM, say) remembers from earlier runs."""
         self._interface(None)
+        if self._pid != os.getpid():
+            self._reopen_after_fork()
         with self._lock:
             self._opened.session.reset()
 
@@ -317,8 +339,11 @@ class Runner:
 
     def close(self) -> None:
         """Free the model; may be called twice. A closed runner says so when it is used."""
+        if self._pid != os.getpid():  # inherited: leaked, see _reopen_after_fork
+            self._closed = True
+            return
         with self._lock:
-            if not self._closed and self._pid == os.getpid():
+            if not self._closed:
                 self._calls.clear()
                 self._opened.session.close()
             self._closed = True
@@ -334,6 +359,16 @@ class Runner:
 
 
 _leaked: list[Any] = []  # sessions inherited by a fork: see Runner._reopen_after_fork
+_fork_lock = threading.Lock()
+
+
+def _new_fork_lock() -> None:
+    global _fork_lock
+    _fork_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_fork_lock)
 
 
 def _depth_outside() -> int:

@@ -106,6 +106,10 @@ class Worker:
         except (EOFError, OSError) as error:
             self._fail(self._crash(stage), kill=False)
             raise self._failure_now() from error
+        except BaseException:
+            # Ctrl-C while waiting: the answer would be taken for the next request's.
+            self._fail(WorkerError(f"{self.label}: interrupted while {stage}"), kill=True)
+            raise
         if "error" in reply.body:
             raise rebuilt_error(reply.body["error"])
         return reply
