@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 import threading
-import time
-import warnings
-from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,29 +16,14 @@ from tflite_hal.delegate import Device
 from tflite_hal.errors import ClosedError, DelegateError, InputError
 from tflite_hal.model import Interface, TensorSpec, read_model
 from tflite_hal.runner.choice import Request, choose_for, known_host
+from tflite_hal.runner.events import Event, Events
 from tflite_hal.runtime import Runtime, load_runtime
 from tflite_hal.selection import Wish
 from tflite_hal.session import MOST_CALLS, Call
 from tflite_hal.tensors import arrange, convert, deliver, write_out
 from tflite_hal.trial import seeded_inputs
 
-__all__ = ["Event", "Runner", "TfliteHalWarning"]
-
-
-#: Events a runner keeps.
-MOST_EVENTS: Final = 1000
-
-
-class TfliteHalWarning(UserWarning):
-    """Something worked, but not as one might think: a fallback, a saturated input, no isolation."""
-
-
-class Event(NamedTuple):
-    """Something that happened to a runner and did not stop it."""
-
-    when: float  #: seconds since the epoch
-    kind: str  #: fallback, isolation, input, fork
-    message: str
+__all__ = ["Runner"]
 
 
 class Runner:
@@ -141,9 +122,8 @@ class Runner:
     def _start(self, model: str | os.PathLike[str] | bytes, request: Request) -> None:
         self._lock = threading.RLock()
         self._closed = False
-        self._warned: set[str] = set()
         self._interfaces: dict[str | None, Interface] = {}
-        self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
+        self._events = Events()
         self._request = request
         self._model = read_model(model)
         self._runtime = load_runtime(request.runtime)
@@ -155,21 +135,14 @@ class Runner:
         self._calls: dict[tuple[Any, ...], Call] = {}
         self._pid = os.getpid()
         for failure in choice.failures:
-            self._happened("fallback", f"{failure.candidate.delegate.name}: {failure.error}")
+            self._events.record("fallback", f"{failure.candidate.delegate.name}: {failure.error}")
         if choice.opened.warning:
-            self._happened("isolation", choice.opened.warning)
-
-    def _happened(self, kind: str, message: str, *, warn: bool = True) -> None:
-        """Record an event; the first of its text is a warning too."""
-        self._events.append(Event(time.time(), kind, message))
-        if warn and message not in self._warned:
-            self._warned.add(message)
-            warnings.warn(message, TfliteHalWarning, stacklevel=_depth_outside())
+            self._events.record("isolation", choice.opened.warning)
 
     @property
     def events(self) -> list[Event]:
         """What happened and did not stop it, oldest first; the last thousand."""
-        return list(self._events)
+        return self._events.all()
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -267,11 +240,13 @@ class Runner:
                 return  # another thread of the child was first
             _leaked.append((self._opened, self._calls))
             self._lock = threading.RLock()
-            self._happened("fork", f"{self._model.name} was opened again in a forked process", warn=False)
+            self._events.record(
+                "fork", f"{self._model.name} was opened again in a forked process", warn=False
+            )
             self._open()
 
     def _warn_about_input(self, message: str) -> None:
-        self._happened("input", message)
+        self._events.record("input", message)
 
     def reset(self) -> None:
         """Forget what a stateful model (an LSTM, say) remembers from earlier runs."""
@@ -369,14 +344,6 @@ def _new_fork_lock() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_new_fork_lock)
-
-
-def _depth_outside() -> int:
-    """Return the stack level of the caller outside this package: a warning should point there."""
-    depth, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("tflite_hal."):
-        depth, frame = depth + 1, frame.f_back
-    return depth
 
 
 def _text(profile: str | os.PathLike[str] | None) -> str | None:
