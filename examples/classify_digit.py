@@ -15,7 +15,7 @@ labels = (HERE / "digits_labels.txt").read_text().split()
 
 with Runner.auto(model) as runner:
     image = images.fit(picture, runner.inputs[0], mean=0.0, std=255.0)
-    scores = runner.predict(image)
+    scores = runner.predict(image, dequantize=True)
     for label, score in images.top(scores, labels, k=3):
         print(f"{label}: {score:.3f}")
     print(runner.selection)

@@ -87,7 +87,7 @@ class BenchmarkResult(NamedTuple):
             [
                 f"{self.model} by {self.delegate} on {self.device}{threads}"
                 f" ({self.runtime} {self.runtime_version})",
-                f"  on        {place or 'an unknown machine'} · {self.runtime} {self.runtime_version}",
+                f"  on        {place or 'an unknown machine'}",
                 f"  load      {load}, first run {_short(self.first_ms)} ms",
                 f"  latency   p50 {p50} · p90 {p90} · p99 {p99} ms",
                 f"            mean {spread}, {_short(self.min_ms)} to {_short(self.max_ms)} ms",

@@ -136,5 +136,7 @@ def _nothing_answers(
         if not explicit and attempt.outcome not in (Outcome.UNAVAILABLE, Outcome.UNSUPPORTED):
             first = attempt
     place = " ".join(filter(None, (first.delegate, first.device)))
-    text = f"{model.name} can't run on {place}: {first.reason}"
+    # A reason that begins with the model's name is about the model, wherever it was tried.
+    about_model = first.reason.startswith(model.name)
+    text = first.reason if about_model else f"{model.name} can't run on {place}: {first.reason}"
     return NoDelegateError(text, remedy=first.remedy, selection=selection)
