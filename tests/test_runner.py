@@ -398,3 +398,24 @@ def test_an_interrupted_call_does_not_answer_the_next(install, digits: Path) -> 
             runner.predict(np.ones((1, 8, 8, 1), np.int8))
         with pytest.raises(WorkerError, match="interrupted"):
             runner.predict(np.zeros((1, 8, 8, 1), np.int8))
+
+
+def test_a_broken_plugin_or_profile_is_an_event(install, digits: Path, tmp_path: Path, monkeypatch) -> None:
+    install("bad", "raise ImportError('the SDK is missing')")
+    profile = tmp_path / "mine.yaml"
+    profile.write_text("schema: 1\nname: mine\n")
+    profile.chmod(0o600)
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("TFLITE_HAL_PROFILE_PATH", str(profile))
+    with pytest.warns(TfliteHalWarning) as caught, Runner.auto(digits) as runner:
+        kinds = {event.kind: event.message for event in runner.events}
+    assert "the SDK is missing" in kinds["plugin"]
+    assert "mine.yaml" in kinds["profile"]
+    assert len(caught) == 2
+    with pytest.raises(ProfileError, match=r"no device profile 'mine'.*mine\.yaml"):
+        Runner.auto(digits, profile="mine")
+    monkeypatch.setenv("TFLITE_HAL_DISABLED_PLUGINS", "bad")
+    monkeypatch.delenv("TFLITE_HAL_PROFILE_PATH")
+    monkeypatch.setattr("tflite_hal.runner.choice._known", {})
+    with Runner.auto(digits) as runner:
+        assert runner.events == []

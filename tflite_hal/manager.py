@@ -28,6 +28,9 @@ __all__ = ["Manager", "Plugin", "collect", "describe"]
 #: Seconds a third-party plugin may take to be imported and to register.
 IMPORT_LIMIT: Final = 10.0
 
+#: The problem of a plugin the user does not want.
+DISABLED: Final = "disabled by TFLITE_HAL_DISABLED_PLUGINS"
+
 _DISTRIBUTION: Final = "tflite-hal"
 
 
@@ -41,6 +44,11 @@ class Plugin(NamedTuple):
     builtin: bool
     delegates: tuple[str, ...]  #: names of the delegates it contributed
     problem: str = ""  #: why it, or some of what it contributes, is not used; "" where all is well
+
+    @property
+    def broken(self) -> bool:
+        """Whether something is wrong with it, other than that the user disabled it."""
+        return bool(self.problem) and self.problem != DISABLED
 
     def to_dict(self) -> dict[str, Any]:
         """Return it JSON-ready."""
@@ -65,7 +73,7 @@ class Manager:
 
     def _load_builtin(self, point: importlib.metadata.EntryPoint, disabled: set[str]) -> None:
         if point.name in disabled:
-            self._record(point, (), "disabled by TFLITE_HAL_DISABLED_PLUGINS")
+            self._record(point, (), DISABLED)
             return
         # A built-in that can't be imported is our bug, but must not cost the other delegates.
         try:
@@ -91,7 +99,7 @@ class Manager:
         for thread in threads:
             thread.join()
         for index, point in enumerate(points):
-            result = results.get(index, "disabled by TFLITE_HAL_DISABLED_PLUGINS")
+            result = results.get(index, DISABLED)
             if isinstance(result, str):
                 self._record(point, (), result)
             else:

@@ -44,6 +44,7 @@ class Choice(NamedTuple):
     selection: Selection
     opened: Opened
     failures: list[Failure]  #: what was tried before
+    notes: list[tuple[str, str]]  #: kind and text of what was left out on the way: plugins, profiles
 
 
 _known: dict[str, Any] = {}  # this process's host and plugins: facts that cost to gather
@@ -78,7 +79,11 @@ def choose_for(model: Model, runtime: Runtime, request: Request) -> Choice:
     builtin = BuiltinKernels()
     delegates = [*manager.delegates, builtin]
     _check_names(request.wish, delegates)
-    profile = _find_profile(request.profile, host, manager)
+    profile, errors = _find_profile(request.profile, host, manager)
+    notes = [
+        ("plugin", f"plugin {plugin.name}: {plugin.problem}") for plugin in manager.plugins if plugin.broken
+    ]
+    notes += [("profile", str(error)) for error in errors]
     probes = {**manager.probe(host), builtin.name: builtin.probe(host)}
     selection = Selection(model.name, "" if profile is None else profile.name)
     found, refused = candidates(model, delegates, probes, profile, runtime, request.wish)
@@ -86,7 +91,7 @@ def choose_for(model: Model, runtime: Runtime, request: Request) -> Choice:
     selection.attempts += refused
     if opened is None:
         raise _nothing_answers(model, selection, failures, request.explicit)
-    return Choice(selection, opened, failures)
+    return Choice(selection, opened, failures, notes)
 
 
 def _check_names(wish: Wish, delegates: Sequence[Delegate]) -> None:
@@ -101,18 +106,22 @@ def _check_names(wish: Wish, delegates: Sequence[Delegate]) -> None:
         check_options(known[name], wish.options or {})
 
 
-def _find_profile(wanted: str | None, host: HostInfo, manager: Manager) -> DeviceProfile | None:
+def _find_profile(
+    wanted: str | None, host: HostInfo, manager: Manager
+) -> tuple[DeviceProfile | None, tuple[ProfileError, ...]]:
+    """Return the profile, and the errors of those that could not be read."""
     if wanted is not None and (os.sep in wanted or wanted.endswith((".yaml", ".yml"))):
-        return load_profile(wanted)
-    profiles, _ = load_profiles(manager.profile_folders)
+        return load_profile(wanted), ()
+    profiles, errors = load_profiles(manager.profile_folders)
     if wanted is None:
         match = match_profile(host, profiles)
-        return None if match is None else match.profile
+        return None if match is None else match.profile, errors
     for profile in profiles:
         if profile.name == wanted:
-            return profile
+            return profile, errors
     known = ", ".join(sorted(profile.name for profile in profiles))
-    raise ProfileError(f"no device profile {wanted!r}", remedy=f"known: {known}")
+    invalid = "".join(f"; not usable: {error}" for error in errors)
+    raise ProfileError(f"no device profile {wanted!r}", remedy=f"known: {known}{invalid}")
 
 
 def _nothing_answers(

@@ -134,6 +134,8 @@ class Runner:
         self.selection, self._opened = choice.selection, choice.opened
         self._calls: dict[tuple[Any, ...], Call] = {}
         self._pid = os.getpid()
+        for kind, message in choice.notes:
+            self._events.record(kind, message)
         for failure in choice.failures:
             self._events.record("fallback", f"{failure.candidate.delegate.name}: {failure.error}")
         if choice.opened.warning:
