@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -25,6 +26,7 @@ from tflite_hal import (
     RuntimeUnavailableError,
     TfliteHalWarning,
     WorkerError,
+    remote,
 )
 from tflite_hal.runtime import load_runtime
 from tflite_hal.worker import shutdown
@@ -419,3 +421,50 @@ def test_a_broken_plugin_or_profile_is_an_event(install, digits: Path, tmp_path:
     monkeypatch.setattr("tflite_hal.runner.choice._known", {})
     with Runner.auto(digits) as runner:
         assert runner.events == []
+
+
+def test_a_runner_dropped_without_close_leaves_no_worker(install, digits: Path) -> None:
+    install("acme", EXAMPLE.read_text())
+    runner = Runner(digits, delegate="acme")
+    runner.predict(np.zeros((1, 8, 8, 1), np.int8))
+    first = runner._opened.session._worker
+    del runner
+    gc.collect()
+    with Runner(digits, delegate="acme") as runner:
+        assert runner._opened.session._worker is not first
+        assert not first.alive
+    assert remote._pool == {}
+
+
+def test_two_threads_open_run_and_close_on_one_device(install, digits: Path) -> None:
+    install("acme", EXAMPLE.read_text())
+    expected = Runner(digits, delegate="builtin").predict(np.ones((1, 8, 8, 1), np.int8))
+    failures = []
+
+    def work() -> None:
+        for _ in range(10):
+            with Runner(digits, delegate="acme") as runner:
+                for _ in range(5):
+                    if not np.array_equal(runner.predict(np.ones((1, 8, 8, 1), np.int8)), expected):
+                        failures.append("wrong")
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert remote._pool == {}
+
+
+def test_a_worker_killed_while_others_wait_fails_them_all(install, digits: Path) -> None:
+    install("acme", EXAMPLE.read_text())
+    with Runner(digits, delegate="acme") as runner, Runner(digits, delegate="acme") as other:
+        worker = runner._opened.session._worker
+        assert other._opened.session._worker is worker
+        os.kill(worker.pid, 9)
+        for one in (runner, other):
+            with pytest.raises(WorkerError, match="SIGKILL"):
+                one.predict(np.zeros((1, 8, 8, 1), np.int8))
+    with Runner(digits, delegate="acme") as runner:
+        assert runner.predict(np.zeros((1, 8, 8, 1), np.int8)).shape == (1, 10)

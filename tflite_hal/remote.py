@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -22,6 +24,8 @@ __all__ = ["RemoteDelegate", "RemoteSession", "open_remotely", "reference", "rem
 
 #: Seconds a plugin may take to answer: it only looks at facts.
 ASK_LIMIT: Final = 10.0
+#: Seconds a session may take to close before its worker is killed.
+CLOSE_LIMIT: Final = 5.0
 #: Seconds allowed per stage where the delegate does not say otherwise.
 LIMITS: Final[Mapping[str, float]] = {"open": 10.0, "run": 30.0}
 
@@ -125,6 +129,9 @@ class RemoteSession(Session):
         self._number = number
         self._model = model
         self._run_limit = run_limit
+        # A session that is dropped without close() is closed by the next that opens: a finalizer may run
+        # anywhere, also while this thread holds the worker's lock.
+        self._finalizer = weakref.finalize(self, _orphans.append, (worker, number, model.name))
 
     def prepare(self, signature: str | None = None, shapes: Shapes | None = None) -> Call:
         """See :meth:`Session.prepare`."""
@@ -162,15 +169,9 @@ class RemoteSession(Session):
     def close(self) -> None:
         """See :meth:`Session.close`; a worker that hangs in it is killed, one that died is no error."""
         worker, self._worker = self._worker, None
-        if worker is None:
-            return
-        try:
-            if worker.alive:
-                worker.request("close", limit=5.0, stage=f"closing {self._model.name}", session=self._number)
-        except WorkerError:
-            pass  # it is gone with its sessions, which is what close() is for
-        finally:
-            _release(worker)
+        if worker is not None:
+            self._finalizer.detach()
+            _end(worker, self._number, self._model.name)
 
 
 class _RemoteCall(Call):
@@ -248,6 +249,7 @@ def _blob(model: Model) -> bytes:
 # One worker per delegate, device and runtime: a second process on one device is refused or aborts.
 _pool: dict[tuple[Any, ...], Worker] = {}
 _users: dict[int, int] = {}
+_orphans: deque[tuple[Worker, int, str]] = deque()  # sessions dropped without close()
 _pool_lock = threading.Lock()
 
 
@@ -257,6 +259,7 @@ def _forget() -> None:
     _pool_lock = threading.Lock()
     _pool.clear()
     _users.clear()
+    _orphans.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -266,6 +269,8 @@ if hasattr(os, "register_at_fork"):
 def _acquire(
     delegate: Delegate, device: Device, runtime: str | None, environment: Mapping[str, str]
 ) -> Worker:
+    while _orphans:
+        _end(*_orphans.popleft())
     key = (reference(delegate), device.id, runtime, tuple(sorted(environment.items())))
     with _pool_lock:
         worker = _pool.get(key)
@@ -276,6 +281,17 @@ def _acquire(
         return worker
 
 
+def _end(worker: Worker, session: int, name: str) -> None:
+    """Close a session in its worker, and the worker after its last."""
+    try:
+        if worker.alive:
+            worker.request("close", limit=CLOSE_LIMIT, stage=f"closing {name}", session=session)
+    except WorkerError:
+        pass  # it is gone with its sessions, which is what closing is for
+    finally:
+        _release(worker)
+
+
 def _release(worker: Worker) -> None:
     with _pool_lock:
         _users[id(worker)] = _users.get(id(worker), 1) - 1
@@ -284,4 +300,4 @@ def _release(worker: Worker) -> None:
         del _users[id(worker)]
         for key in [key for key, pooled in _pool.items() if pooled is worker]:
             del _pool[key]
-    worker.close()
+        worker.close()  # under the lock: the device must be free before another worker opens it
