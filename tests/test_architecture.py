@@ -27,6 +27,7 @@ FLOORS = {
     "tensors": 3,
     "session": 3,
     "delegate": 4,
+    "external": 5,
     "hookspecs": 5,
     "kernels": 5,
     "remote": 5,

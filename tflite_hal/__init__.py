@@ -20,7 +20,6 @@ if TYPE_CHECKING:
         Configuration,
         Delegate,
         Device,
-        ExternalDelegate,
         Option,
         Probe,
         Problem,
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
         WorkerError,
         WorkerHungError,
     )
+    from tflite_hal.external import ExternalDelegate
     from tflite_hal.hookspecs import hookimpl
     from tflite_hal.host import HostInfo, probe_host
     from tflite_hal.model import Model, ModelInfo, TensorSpec, read_model
@@ -52,7 +52,7 @@ __version__ = "0.1.0.dev0"
 
 _HOMES = {
     "benchmark": ("BenchmarkResult",),
-    "delegate": ("Configuration", "Delegate", "Device", "ExternalDelegate", "Option", "Probe", "Problem"),
+    "delegate": ("Configuration", "Delegate", "Device", "Option", "Probe", "Problem"),
     "errors": (
         "ClosedError",
         "DelegateError",
@@ -67,6 +67,7 @@ _HOMES = {
         "WorkerError",
         "WorkerHungError",
     ),
+    "external": ("ExternalDelegate",),
     "hookspecs": ("hookimpl",),
     "host": ("HostInfo", "probe_host"),
     "model": ("Model", "ModelInfo", "TensorSpec", "read_model"),

@@ -1,30 +1,20 @@
-"""Reading the file, checked at every step.
-
-FlatBuffers' Python accessors can't reach outside the buffer, but they check little else: offsets may
-wrap, lengths may be anything. So lengths are compared with the size of the file before anything is
-counted by them, and what the accessors raise becomes a ModelError. What only a runtime can judge is
-left to it: nothing is refused here that a runtime runs.
-"""
+"""Reading the facts out of a file that is checked on the way."""
 
 from __future__ import annotations
 
 import os
-import struct
 from collections import Counter
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from tflite_hal.errors import ModelError
+from tflite_hal.model.flatfile import DAMAGE, Flatfile, NoSuchNumber, names, text, within
 from tflite_hal.model.info import ModelInfo, Operator, Quantization, Signature, TensorSpec
 
 __all__ = ["Model", "read_model"]
-
-#: What the accessors raise on a damaged file.
-_DAMAGE: Final = (struct.error, IndexError, ValueError, TypeError, OverflowError, MemoryError, AttributeError)
 
 #: First bytes of files that are given by mistake, and what they are.
 _MISTAKES: Final = (
@@ -124,46 +114,46 @@ def _read(data: bytes, name: str) -> ModelInfo:
         raise ModelError(f"{name} is not a .tflite file: {len(data)} bytes without the identifier TFL3")
     try:
         return _Reader(data).info()
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise ModelError(f"{name} is damaged or truncated: {error}") from error
 
 
 class _Reader:
-    """One pass over a file; raises one of ``_DAMAGE`` where it is damaged."""
+    """One pass over a file; raises one of ``DAMAGE`` where it is damaged."""
 
     def __init__(self, data: bytes) -> None:
         import tflite
 
         self._data = data
-        self._schema = tflite
-        self._model = self._checked(tflite.Model.GetRootAs(data))
-        self._operator_names = _names(tflite.BuiltinOperator)
-        self._type_names = _names(tflite.TensorType)
+        self._file = Flatfile(data)
+        self._model = self._file.checked(tflite.Model.GetRootAs(data))
+        self._operator_names = names(tflite.BuiltinOperator)
+        self._type_names = names(tflite.TensorType)
         self._custom_code = tflite.BuiltinOperator.CUSTOM
 
     def info(self) -> ModelInfo:
         import hashlib
 
-        graphs = list(self._items(self._model, "Subgraphs"))
+        graphs = list(self._file.items(self._model, "Subgraphs"))
         if not graphs:
             raise ValueError("no subgraph")
-        buffers = list(self._items(self._model, "Buffers"))
-        for metadata in self._items(self._model, "Metadata"):
-            _text(metadata.Name())
-        tensors = [list(self._items(graph, "Tensors")) for graph in graphs]
+        buffers = list(self._file.items(self._model, "Buffers"))
+        for metadata in self._file.items(self._model, "Metadata"):
+            text(metadata.Name())
+        tensors = [list(self._file.items(graph, "Tensors")) for graph in graphs]
         for graph, of_graph in zip(graphs, tensors, strict=True):
-            for operator in self._items(graph, "Operators"):
-                self._check_operator(operator, len(of_graph))
+            for operator in self._file.items(graph, "Operators"):
+                self._file.check_operator(operator, len(of_graph))
             for tensor in of_graph:
                 if tensor.Buffer():  # 0 is none
-                    _within(tensor.Buffer(), buffers, "buffer")
+                    within(tensor.Buffer(), buffers, "buffer")
         operators = self._operators(graphs)
         types = Counter(self._type(tensor) for of_graph in tensors for tensor in of_graph)
         inputs = self._specs(graphs[0], "Inputs", tensors[0])
         return ModelInfo(
             size=len(self._data),
             sha256=hashlib.sha256(self._data).hexdigest(),
-            description=_text(self._model.Description()),
+            description=text(self._model.Description()),
             version=self._model.Version(),
             inputs=inputs,
             outputs=self._specs(graphs[0], "Outputs", tensors[0]),
@@ -176,67 +166,12 @@ class _Reader:
             parameters_bytes=sum(_buffer_size(buffer) for buffer in buffers),
         )
 
-    def _items(self, table: Any, name: str) -> Iterator[Any]:
-        """Yield a vector's elements, once its length is known to fit the file."""
-        length = getattr(table, f"{name}Length")()
-        # An element takes at least 4 bytes: an offset, or an int32.
-        if not 0 <= length <= len(self._data) // 4:
-            raise ValueError(f"{name} claims {length} elements in {len(self._data)} bytes")
-        get = getattr(table, name)
-        for position in range(length):
-            item = get(position)
-            yield self._checked(item) if hasattr(item, "_tab") else item
-
-    def _checked(self, table: Any) -> Any:
-        """Return a table whose layout is sound: its own fields lie in it, and it in the file.
-
-        The accessors would read elsewhere, and so would a runtime that does not verify: it dies of it.
-        """
-        place, size = table._tab.Pos, len(self._data)
-        (back,) = struct.unpack_from("<i", self._data, place)
-        fields = place - back
-        if place < 0 or not 0 <= fields <= size - 4:
-            raise ValueError(f"{type(table).__name__} at {place} has its layout outside the file")
-        (length,) = struct.unpack_from("<H", self._data, fields)
-        if length % 2 or fields + length > size:
-            raise ValueError(f"{type(table).__name__} at {place} does not fit the file")
-        known = min(
-            max(length // 2 - 2, 0), len(_fields(table.__class__))
-        )  # what a newer schema adds is not followed
-        offsets = struct.unpack_from(f"<{known}H", self._data, fields + 4)
-        if place + max(offsets, default=0) >= size:
-            raise ValueError(f"{type(table).__name__} at {place} has a field outside the file")
-        for name in _fields(table.__class__):
-            self._check_field(table, name)
-        return table
-
-    def _check_field(self, table: Any, name: str) -> None:
-        """Follow a field as far as a runtime would: to the end of a vector, into another table."""
-        read = getattr(table, f"{name}AsNumpy", None) or getattr(table, f"{name}Length", None)
-        value = (read or getattr(table, name))()
-        if hasattr(value, "_tab"):
-            self._checked(value)
-
-    def _check_operator(self, operator: Any, tensors: int) -> None:
-        """Follow what a runtime will follow: tensors by number, and the table of options."""
-        for which in ("Inputs", "Outputs", "Intermediates"):
-            for index in self._items(operator, which):
-                if not -1 <= index < tensors:  # -1 is an optional tensor that is absent
-                    raise ValueError(f"an operator has tensor {index} of {tensors}")
-        names = _names(self._schema.BuiltinOptions)
-        options = operator.BuiltinOptions()
-        kind = getattr(self._schema, names.get(operator.BuiltinOptionsType(), ""), None)
-        if options is not None and kind is not None:
-            table = kind()
-            table.Init(options.Bytes, options.Pos)
-            self._checked(table)
-
     def _operators(self, graphs: list[Any]) -> tuple[Operator, ...]:
-        codes = [self._operator_code(code) for code in self._items(self._model, "OperatorCodes")]
+        codes = [self._operator_code(code) for code in self._file.items(self._model, "OperatorCodes")]
         counts: Counter[tuple[str, bool, int]] = Counter()
         for graph in graphs:
-            for operator in self._items(graph, "Operators"):
-                counts[codes[_within(operator.OpcodeIndex(), codes, "operator code")]] += 1
+            for operator in self._file.items(graph, "Operators"):
+                counts[codes[within(operator.OpcodeIndex(), codes, "operator code")]] += 1
         found = [Operator(name, count, custom, version) for (name, custom, version), count in counts.items()]
         return tuple(sorted(found, key=lambda operator: (-operator.occurrences, operator.name)))
 
@@ -245,21 +180,21 @@ class _Reader:
         number = max(code.DeprecatedBuiltinCode(), code.BuiltinCode())
         custom = number == self._custom_code
         if custom:
-            name = _text(code.CustomCode()) or "(custom operator without name)"
+            name = text(code.CustomCode()) or "(custom operator without name)"
         else:
             name = self._operator_names.get(number, f"OPERATOR_{number}")
         return name, custom, code.Version()
 
     def _specs(self, graph: Any, which: str, tensors: list[Any]) -> tuple[TensorSpec, ...]:
-        indices = [int(index) for index in self._items(graph, which)]
-        return tuple(self._spec(tensors[_within(index, tensors, which)], index) for index in indices)
+        indices = [int(index) for index in self._file.items(graph, which)]
+        return tuple(self._spec(tensors[within(index, tensors, which)], index) for index in indices)
 
     def _spec(self, tensor: Any, index: int) -> TensorSpec:
-        stored = tuple(int(n) for n in self._items(tensor, "Shape"))
-        signature = tuple(int(n) for n in self._items(tensor, "ShapeSignature"))
+        stored = tuple(int(n) for n in self._file.items(tensor, "Shape"))
+        signature = tuple(int(n) for n in self._file.items(tensor, "ShapeSignature"))
         kind = self._type(tensor)
         return TensorSpec(
-            name=_text(tensor.Name()),
+            name=text(tensor.Name()),
             tensor_index=index,
             shape=_shape(stored, signature),
             dtype=np.dtype(_NUMPY_TYPES.get(kind, "O")),
@@ -275,8 +210,8 @@ class _Reader:
         parameters = tensor.Quantization()
         if parameters is None:
             return None
-        scales = tuple(float(scale) for scale in self._items(parameters, "Scale"))
-        zeros = tuple(int(zero) for zero in self._items(parameters, "ZeroPoint"))
+        scales = tuple(float(scale) for scale in self._file.items(parameters, "Scale"))
+        zeros = tuple(int(zero) for zero in self._file.items(parameters, "ZeroPoint"))
         if not scales or not any(scales):
             return None
         zeros = zeros if len(zeros) == len(scales) else (zeros[0] if zeros else 0,) * len(scales)
@@ -284,22 +219,22 @@ class _Reader:
 
     def _signatures(self, tensors: list[list[Any]]) -> Iterator[Signature]:
         """Yield the signatures that can be called: one that names a tensor there is not, can't."""
-        for definition in list(self._items(self._model, "SignatureDefs")):
+        for definition in list(self._file.items(self._model, "SignatureDefs")):
             try:
                 yield self._signature(definition, tensors)
-            except _NoSuchNumber:
+            except NoSuchNumber:
                 continue
 
     def _signature(self, definition: Any, tensors: list[list[Any]]) -> Signature:
-        number = _within(definition.SubgraphIndex(), tensors, "subgraph")
+        number = within(definition.SubgraphIndex(), tensors, "subgraph")
         names: dict[str, tuple[str, ...]] = {}
         specs: dict[str, tuple[TensorSpec, ...]] = {}
         for which in ("Inputs", "Outputs"):
-            maps = list(self._items(definition, which))
-            names[which] = tuple(_text(one.Name()) for one in maps)
-            places = [_within(one.TensorIndex(), tensors[number], "tensor") for one in maps]
+            maps = list(self._file.items(definition, which))
+            names[which] = tuple(text(one.Name()) for one in maps)
+            places = [within(one.TensorIndex(), tensors[number], "tensor") for one in maps]
             specs[which] = tuple(self._spec(tensors[number][place], place) for place in places)
-        key = _text(definition.SignatureKey())
+        key = text(definition.SignatureKey())
         return Signature(key, names["Inputs"], specs["Inputs"], names["Outputs"], specs["Outputs"], number)
 
     def _precision(self, tensors: list[Any], buffers: list[Any]) -> str:
@@ -318,22 +253,12 @@ class _Reader:
         return next((kind for kind in ("int16", "int8", "uint8", "float16") if kind in activations), "other")
 
     def _list(self, name: str) -> list[Any]:
-        return list(self._items(self._model, name))
+        return list(self._file.items(self._model, name))
 
 
 def _buffer_size(buffer: Any) -> int:
     # Beyond 2 GB the data lies outside the flatbuffer, at an offset of its own.
     return int(buffer.DataLength() or (buffer.Size() if buffer.Offset() > 1 else 0))
-
-
-class _NoSuchNumber(ValueError):
-    """A table names another by a number there is not."""
-
-
-def _within(index: int, of: list[Any], what: str) -> int:
-    if not 0 <= index < len(of):
-        raise _NoSuchNumber(f"{what} {index} of {len(of)}")
-    return index
 
 
 def _shape(stored: tuple[int, ...], signature: tuple[int, ...]) -> tuple[int, ...]:
@@ -347,26 +272,9 @@ def _stateful(operators: tuple[Operator, ...], tensors: list[Any]) -> str:
     resources = [operator.name for operator in operators if operator.name in _VARIABLE_OPERATORS]
     if resources:
         return f"resource variables ({', '.join(sorted(set(resources)))})"
-    variables = [_text(tensor.Name()) for tensor in tensors if tensor.IsVariable()]
+    variables = [text(tensor.Name()) for tensor in tensors if tensor.IsVariable()]
     return (
         f"variable tensors ({', '.join(variables[:4])}{', ...' if len(variables) > 4 else ''})"
         if variables
         else ""
     )
-
-
-def _text(raw: bytes | None) -> str:
-    return (raw or b"").decode("utf-8", "backslashreplace")
-
-
-@cache
-def _fields(kind: Any) -> frozenset[str]:
-    """Return the names of a table's fields, by its accessors, of which a vector has several."""
-    names = {name for name in vars(kind) if name[0].isupper() and not name.startswith(("GetRoot", "Init"))}
-    extra = {name + end for name in names for end in ("AsNumpy", "Length", "IsNone")}
-    return frozenset(name for name in names - extra if not name.endswith("BufferHasIdentifier"))
-
-
-@cache
-def _names(enum: Any) -> dict[int, str]:
-    return {value: name for name, value in vars(enum).items() if isinstance(value, int)}
