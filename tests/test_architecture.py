@@ -42,7 +42,7 @@ FLOORS = {
 }
 FORBIDDEN_NAMES = {"utils", "common", "base", "types", "helpers", "misc"}
 RUNTIMES = {"ai_edge_litert", "tflite_runtime", "tensorflow"}
-LONGEST_FILE = 300
+LONGEST_FILE = 330  # about 300
 LONGEST_FUNCTION = 40
 
 
@@ -140,7 +140,7 @@ def test_file_and_function_sizes() -> None:
     for path in sources() + plugins():
         assert path.stem not in FORBIDDEN_NAMES
         lines = len(path.read_text().splitlines())
-        assert lines <= LONGEST_FILE * 4 // 3, f"{path.name}: {lines} lines: make it a package"
+        assert lines <= LONGEST_FILE, f"{path.name}: {lines} lines: make it a package"
         for node in functions(path):
             assert length(node) <= LONGEST_FUNCTION, f"{path.name}:{node.name}: {length(node)} lines"
             lengths.append(length(node))

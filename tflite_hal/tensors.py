@@ -10,14 +10,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from tflite_hal.errors import InputError
-
-if TYPE_CHECKING:
-    from tflite_hal.model import TensorSpec
+from tflite_hal.model import TensorSpec
 
 __all__ = ["Converted", "Warn", "arrange", "convert", "deliver", "dequantize", "quantize", "write_out"]
 

@@ -85,6 +85,12 @@ class Interface(NamedTuple):
     outputs: tuple[TensorSpec, ...]
     aliases: Mapping[str, str]  #: other names of inputs → their names here
 
+    def renamed(self, inputs: Any) -> Any:
+        """Return a mapping with the names used here; anything else as it is."""
+        if not self.aliases or not isinstance(inputs, Mapping):
+            return inputs
+        return {self.aliases.get(name, name): value for name, value in inputs.items()}
+
 
 class ModelInfo(NamedTuple):
     """All that is known of a model without running it."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from tflite_hal.delegate import Delegate, check_options
 from tflite_hal.errors import (
     DelegateError,
+    InputError,
     ModelError,
     NoDelegateError,
     ProfileError,
@@ -26,7 +27,7 @@ from tflite_hal.runtime import Runtime
 from tflite_hal.selection import Outcome, Selection, Wish, candidates
 from tflite_hal.trial import Failure, Opened, choose
 
-__all__ = ["Choice", "Request", "choose_for", "known_host"]
+__all__ = ["Choice", "Request", "checked_threads", "choose_for", "known_host"]
 
 
 class Request(NamedTuple):
@@ -92,6 +93,17 @@ def choose_for(model: Model, runtime: Runtime, request: Request) -> Choice:
     if opened is None:
         raise _nothing_answers(model, selection, failures, request.explicit)
     return Choice(selection, opened, failures, notes)
+
+
+def checked_threads(threads: int | None) -> int | None:
+    """Return a number of threads that is one, or None.
+
+    Raises:
+        InputError: it is no positive integer.
+    """
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise InputError(f"threads={threads!r} is not a positive integer")
+    return threads
 
 
 def _check_names(wish: Wish, delegates: Sequence[Delegate]) -> None:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-import platform
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from tflite_hal import __version__
-from tflite_hal.benchmark import BenchmarkResult, peak_rss, statistics, time_calls
+from tflite_hal.benchmark import BenchmarkResult, time_calls
 from tflite_hal.delegate import Device
-from tflite_hal.errors import ClosedError, DelegateError, InputError
+from tflite_hal.errors import ClosedError, DelegateError
 from tflite_hal.model import Interface, TensorSpec, read_model
-from tflite_hal.runner.choice import Request, choose_for, known_host
+from tflite_hal.runner.choice import Request, checked_threads, choose_for
 from tflite_hal.runner.events import Event, Events
+from tflite_hal.runner.measured import measured
 from tflite_hal.runtime import Runtime, load_runtime
 from tflite_hal.selection import Wish
 from tflite_hal.session import MOST_CALLS, Call
@@ -72,7 +71,7 @@ class Runner:
             delegates=None if delegate is None else (delegate,),
             device=device,
             cpu_last=False,
-            threads=_checked_threads(threads),
+            threads=checked_threads(threads),
             options=options,
         )
         self._start(model, Request(wish, _text(profile), runtime, explicit=True))
@@ -115,7 +114,7 @@ class Runner:
                     f"{name}={words!r} is a string", remedy=f"give a sequence: {name}=[{words!r}]"
                 )
         runner = cls.__new__(cls)
-        wish = Wish(delegates, device, exclude, cpu_last=True, threads=_checked_threads(threads))
+        wish = Wish(delegates, device, exclude, cpu_last=True, threads=checked_threads(threads))
         runner._start(model, Request(wish, _text(profile), runtime, explicit=False))
         return runner
 
@@ -199,7 +198,7 @@ class Runner:
             ClosedError: the runner is closed.
         """
         interface = self._interface(signature)
-        given = arrange(_renamed(inputs, interface), interface.input_names, interface.inputs)
+        given = arrange(interface.renamed(inputs), interface.input_names, interface.inputs)
         pairs = zip(given, interface.inputs, strict=True)
         converted = [convert(value, spec, self._warn_about_input) for value, spec in pairs]
         results = self._run(signature, [one.array for one in converted])
@@ -290,29 +289,7 @@ class Runner:
         timing = time_calls(lambda: self.predict(given), runs=runs, seconds=seconds, warmup=warmup)
         if self._model.info.stateful:
             self.reset()
-        candidate, host = self._opened.candidate, known_host()
-        return BenchmarkResult(
-            model=self._model.name,
-            model_sha256=self._model.info.sha256,
-            delegate=candidate.delegate.name,
-            device=candidate.device.id,
-            options=dict(candidate.configuration.options),
-            runtime=self._runtime.name,
-            runtime_version=self._runtime.version,
-            threads=candidate.configuration.threads,
-            host={"arch": host.arch, "cpu": host.cpu.model, "board": host.board.model, "os": host.os},
-            versions={
-                "python": platform.python_version(),
-                "numpy": np.__version__,
-                "tflite_hal": __version__,
-            },
-            load_ms=self._opened.load_ms,
-            first_ms=timing.first_ms,
-            warmup_runs=timing.warmup_runs,
-            runs=len(timing.samples_ms),
-            **statistics(timing.samples_ms),
-            peak_rss_bytes=peak_rss(),
-        )
+        return measured(self._model, self._runtime, self._opened, timing)
 
     def close(self) -> None:
         """Free the model; may be called twice. A closed runner says so when it is used."""
@@ -350,16 +327,3 @@ if hasattr(os, "register_at_fork"):
 
 def _text(profile: str | os.PathLike[str] | None) -> str | None:
     return None if profile is None else os.fspath(profile)
-
-
-def _checked_threads(threads: int | None) -> int | None:
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        raise InputError(f"threads={threads!r} is not a positive integer")
-    return threads
-
-
-def _renamed(inputs: Any, interface: Interface) -> Any:
-    """Accept the names of the model's only signature beside those of its tensors."""
-    if not isinstance(inputs, Mapping) or not interface.aliases:
-        return inputs
-    return {interface.aliases.get(name, name): value for name, value in inputs.items()}
