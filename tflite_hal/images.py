@@ -9,11 +9,13 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 
 from tflite_hal.errors import InputError
+from tflite_hal.model import TensorSpec
+from tflite_hal.tensors import quantize
 
 __all__ = ["fit", "read_labels", "top"]
 
@@ -21,31 +23,9 @@ _MODES: Final = {1: "L", 3: "RGB", 4: "RGBA"}
 _QUANTIZED: Final = (np.dtype(np.uint8), np.dtype(np.int8), np.dtype(np.int16))
 
 
-class _Quantization(Protocol):
-    @property
-    def scales(self) -> tuple[float, ...]: ...
-    @property
-    def zero_points(self) -> tuple[int, ...]: ...
-    @property
-    def axis(self) -> int: ...
-
-
-class _Spec(Protocol):
-    """What is asked of a :class:`tflite_hal.TensorSpec`."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def dtype(self) -> np.dtype[Any]: ...
-    @property
-    def quantization(self) -> _Quantization | None: ...
-
-
 def fit(
     image: Any,
-    spec: _Spec,
+    spec: TensorSpec,
     *,
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
@@ -92,7 +72,7 @@ def fit(
     return real.astype(spec.dtype) if spec.dtype.kind == "f" else _quantize(real, spec)
 
 
-def _layout(spec: _Spec) -> str:
+def _layout(spec: TensorSpec) -> str:
     """Return what each size of the tensor is: a letter each of batch N, height H, width W, channels C."""
     shape = tuple(spec.shape)
     last, batch = shape[-1:], shape[:1]
@@ -130,7 +110,7 @@ def _per_channel(name: str, value: Any, default: float, channels: int) -> np.nda
     return array
 
 
-def _check_dtype(spec: _Spec, raw: bool) -> None:
+def _check_dtype(spec: TensorSpec, raw: bool) -> None:
     """Refuse what has no meaning for the tensor."""
     what, quantized = f"input {spec.name!r} is {spec.dtype}", spec.quantization is not None
     if spec.dtype.kind not in "fiu":
@@ -215,28 +195,14 @@ def _raw(pixels: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, 
     return (pixels.astype(np.int16) - 128).astype(np.int8) if dtype == np.int8 else pixels.astype(dtype)
 
 
-def _quantize(real: np.ndarray[Any, Any], spec: _Spec) -> np.ndarray[Any, Any]:
-    """Store real values as the tensor does, per axis where it has several scales."""
+def _quantize(real: np.ndarray[Any, Any], spec: TensorSpec) -> np.ndarray[Any, Any]:
+    """Store real values as the tensor does."""
     if spec.quantization is None:
         raise InputError(f"input {spec.name!r} is not quantised")
-    scales = _along_axis(spec.quantization.scales, spec.quantization.axis, real, spec)
-    zeros = _along_axis(spec.quantization.zero_points, spec.quantization.axis, real, spec)
+    scales = np.asarray(spec.quantization.scales)
     if not (np.isfinite(scales).all() and (scales > 0).all()):
         raise InputError(f"input {spec.name!r} has a scale that is not positive")
-    limits = np.iinfo(spec.dtype)
-    stored: np.ndarray[Any, Any] = np.clip(np.rint(real / scales) + zeros, limits.min, limits.max)
-    return stored.astype(spec.dtype)
-
-
-def _along_axis(
-    values: Sequence[float], axis: int, real: np.ndarray[Any, Any], spec: _Spec
-) -> np.ndarray[Any, Any]:
-    shape = [1] * real.ndim
-    if len(values) != 1:
-        if not 0 <= axis < real.ndim or real.shape[axis] != len(values):
-            raise InputError(f"input {spec.name!r} has {len(values)} scales or zero points for axis {axis}")
-        shape[axis] = len(values)
-    return np.asarray(values, np.float64).reshape(shape)
+    return quantize(real, spec)[0]
 
 
 def top(scores: Any, labels: Sequence[str] | None = None, k: int = 5) -> list[tuple[str, float]]:

@@ -158,6 +158,7 @@ class _PluginWorker:
         self._worker: Worker | None = None
 
     def get(self) -> Worker:
+        """Return the worker, alive."""
         if self._worker is None or not self._worker.alive:
             self._worker = start_worker(self._label, runtime=None)
         return self._worker

@@ -186,6 +186,7 @@ class _RemoteCall(Call):
         self._stage = f"running {session._model.name}"
 
     def run(self, arrays: Arrays) -> list[np.ndarray[Any, Any]]:
+        """See :meth:`Call.run`."""
         with self._lock:
             for place, array in zip(self._inputs.arrays, arrays, strict=True):
                 place[...] = array

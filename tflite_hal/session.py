@@ -188,6 +188,7 @@ class _TensorCall(Call):
         self.shapes = shapes
 
     def run(self, arrays: Arrays) -> list[np.ndarray[Any, Any]]:
+        """See :meth:`Call.run`."""
         session = self._session
         if session._active is not self:
             session._activate(self)
@@ -215,6 +216,7 @@ class _SignatureCall(Call):
             self._runner = session._interpreter.get_signature_runner(signature.key)
 
     def run(self, arrays: Arrays) -> list[np.ndarray[Any, Any]]:
+        """See :meth:`Call.run`."""
         with _native_errors(self._session._model, "run"):
             results = self._runner(**dict(zip(self._names, arrays, strict=True)))
         return [results[name] for name in self._outputs]

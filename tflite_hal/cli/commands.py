@@ -33,6 +33,7 @@ class _Group(click.Group):
     """Turns our errors into one line and exit status 2, unless ``--debug`` asks for the traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
         try:
             return super().invoke(ctx)
         except TfliteHalError as error:

@@ -132,6 +132,7 @@ class _Reader:
         self._custom_code = tflite.BuiltinOperator.CUSTOM
 
     def info(self) -> ModelInfo:
+        """Return the facts."""
         import hashlib
 
         graphs = list(self._file.items(self._model, "Subgraphs"))
