@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from tflite_hal.cli import main
 from tflite_hal.host import probe_host
 from tflite_hal.manager import Manager
 
@@ -100,6 +102,11 @@ def test_a_failing_probe_becomes_a_problem(install, probe: str, reason: str) -> 
     probes = manager.probe(probe_host())
     assert reason in probes["bad"].problems[0].evidence
     assert probes["good"].devices
+    assert manager.probe(probe_host())["bad"] is probes["bad"]
+    listed = CliRunner().invoke(main, ["plugins", "--json"])
+    problems = {plugin["name"]: plugin["problem"] for plugin in json.loads(listed.stdout)}
+    assert reason in problems["bad"]
+    assert problems["good"] == ""
 
 
 def test_two_distributions_with_one_entry_point_name_are_both_listed(install) -> None:

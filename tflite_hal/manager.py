@@ -63,7 +63,7 @@ class Manager:
         self.plugins: list[Plugin] = []
         self.delegates: list[Delegate] = []
         self.profile_folders: list[str] = []
-        self._workers: list[Worker] = []
+        self._failed: dict[str, Probe] = {}
         disabled = {n for n in os.environ.get("TFLITE_HAL_DISABLED_PLUGINS", "").split(",") if n}
         found = _entry_points()
         builtins = [point for point in found if _is_builtin(point)]
@@ -142,8 +142,20 @@ class Manager:
         )
 
     def probe(self, host: HostInfo) -> dict[str, Probe]:
-        """Ask every delegate what it finds on the host; one that fails becomes a problem of its own."""
-        return {delegate.name: _probe(delegate, host) for delegate in self.delegates}
+        """Ask every delegate what it finds on the host; one that fails becomes a problem of its own, and
+        of its plugin, and is not asked again: a probe that hangs costs its time limit once."""
+        probes = {d.name: self._failed.get(d.name) or _probe(d, host) for d in self.delegates}
+        for index, plugin in enumerate(self.plugins):
+            failed = [
+                f"{name}: {problem.evidence}"
+                for name in plugin.delegates
+                for problem in probes[name].problems
+                if problem.stage == "probe"
+            ]
+            if failed:
+                self._failed.update({name: probes[name] for name in plugin.delegates})
+                self.plugins[index] = plugin._replace(problem="; ".join(failed))
+        return probes
 
     def find(self, name: str) -> Delegate | None:
         """Return the delegate of this name."""

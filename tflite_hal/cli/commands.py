@@ -143,6 +143,7 @@ def _proven(status: RuntimeStatus) -> RuntimeStatus:
 def plugins(as_json: bool) -> None:
     """List plugins, what they contribute, and why a broken one is not used."""
     manager = Manager()
+    manager.probe(probe_host())  # one that fails only when it is asked is broken too
     if as_json:
         show.print_json([plugin.to_dict() for plugin in manager.plugins])
         return

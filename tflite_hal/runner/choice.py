@@ -80,12 +80,12 @@ def choose_for(model: Model, runtime: Runtime, request: Request) -> Choice:
     builtin = BuiltinKernels()
     delegates = [*manager.delegates, builtin]
     _check_names(request.wish, delegates)
+    probes = {**manager.probe(host), builtin.name: builtin.probe(host)}
     profile, errors = _find_profile(request.profile, host, manager)
     notes = [
         ("plugin", f"plugin {plugin.name}: {plugin.problem}") for plugin in manager.plugins if plugin.broken
     ]
     notes += [("profile", str(error)) for error in errors]
-    probes = {**manager.probe(host), builtin.name: builtin.probe(host)}
     selection = Selection(model.name, "" if profile is None else profile.name)
     found, refused = candidates(model, delegates, probes, profile, runtime, request.wish)
     opened, failures = choose(found, model, selection)
