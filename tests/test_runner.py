@@ -468,3 +468,24 @@ def test_a_worker_killed_while_others_wait_fails_them_all(install, digits: Path)
                 one.predict(np.zeros((1, 8, 8, 1), np.int8))
     with Runner(digits, delegate="acme") as runner:
         assert runner.predict(np.zeros((1, 8, 8, 1), np.int8)).shape == (1, 10)
+
+
+@pytest.mark.parametrize("arguments", [{"delegates": ["edgetpu"]}, {"device": "tpu"}])
+def test_falling_back_from_what_was_named_is_told(digits: Path, arguments) -> None:
+    with pytest.warns(TfliteHalWarning, match="no such device"), Runner.auto(digits, **arguments) as runner:
+        assert runner.device.kind == "cpu"
+        (event,) = runner.events
+        assert event.kind == "fallback"
+        assert next(iter(arguments)) in event.message
+
+
+def test_a_model_the_named_delegate_does_not_take_is_told(install, models: Path) -> None:
+    install("acme", EXAMPLE.read_text())
+    stateful = models / "keras_lstm_mnist_ptq.tflite"
+    with (
+        pytest.warns(TfliteHalWarning, match="keeps no state"),
+        Runner.auto(stateful, device="npu") as runner,
+    ):
+        assert runner.device.kind == "cpu"
+    with pytest.raises(DelegateError, match="keeps no state"):
+        Runner(stateful, delegate="acme")

@@ -92,7 +92,23 @@ def choose_for(model: Model, runtime: Runtime, request: Request) -> Choice:
     selection.attempts += refused
     if opened is None:
         raise _nothing_answers(model, selection, failures, request.explicit)
-    return Choice(selection, opened, failures, notes)
+    return Choice(selection, opened, failures, notes + _missed(selection, opened, failures, request.wish))
+
+
+def _missed(
+    selection: Selection, opened: Opened, failures: Sequence[Failure], wish: Wish
+) -> list[tuple[str, str]]:
+    """Return why what the caller named is not what runs, where trying it did not already say so."""
+    named = wish.delegates is not None or wish.device is not None
+    if not named or failures or wish.names(opened.candidate.delegate, opened.candidate.device):
+        return []
+    lacking = (Outcome.UNAVAILABLE, Outcome.UNSUPPORTED, Outcome.FAILED)
+    reasons = [f"{a.delegate}: {a.reason}" for a in selection.attempts if a.outcome in lacking]
+    asked = f"device={wish.device!r}" if wish.delegates is None else f"delegates={list(wish.delegates)}"
+    because = "; ".join(reasons) or "no such device on this machine"
+    return [
+        ("fallback", f"{selection.model} runs on {opened.candidate.device.id}, not on {asked}: {because}")
+    ]
 
 
 def checked_threads(threads: int | None) -> int | None:
