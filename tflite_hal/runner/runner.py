@@ -309,6 +309,8 @@ class Runner:
         self.close()
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_opened"):  # seen in the traceback of a constructor that failed
+            return "<Runner, not opened>"
         return f"<Runner {self._model.name} by {self.delegate} on {self.device.id} ({self._runtime.name})>"
 
 
