@@ -34,7 +34,7 @@ class Request(NamedTuple):
     """What a runner was asked for; kept, so that a forked child can open it again."""
 
     wish: Wish
-    profile: str | None
+    profile: str | os.PathLike[str] | None
     runtime: str | None
     explicit: bool
 
@@ -135,9 +135,10 @@ def _check_names(wish: Wish, delegates: Sequence[Delegate]) -> None:
 
 
 def _find_profile(
-    wanted: str | None, host: HostInfo, manager: Manager
+    named: str | os.PathLike[str] | None, host: HostInfo, manager: Manager
 ) -> tuple[DeviceProfile | None, tuple[ProfileError, ...]]:
     """Return the profile, and the errors of those that could not be read."""
+    wanted = None if named is None else os.fspath(named)
     if wanted is not None and (os.sep in wanted or wanted.endswith((".yaml", ".yml"))):
         return load_profile(wanted), ()
     profiles, errors = load_profiles(manager.profile_folders)

@@ -74,7 +74,7 @@ class Runner:
             threads=checked_threads(threads),
             options=options,
         )
-        self._start(model, Request(wish, _text(profile), runtime, explicit=True))
+        self._start(model, Request(wish, profile, runtime, explicit=True))
 
     @classmethod
     def auto(
@@ -115,7 +115,7 @@ class Runner:
                 )
         runner = cls.__new__(cls)
         wish = Wish(delegates, device, exclude, cpu_last=True, threads=checked_threads(threads))
-        runner._start(model, Request(wish, _text(profile), runtime, explicit=False))
+        runner._start(model, Request(wish, profile, runtime, explicit=False))
         return runner
 
     def _start(self, model: str | os.PathLike[str] | bytes, request: Request) -> None:
@@ -325,7 +325,3 @@ def _new_fork_lock() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_new_fork_lock)
-
-
-def _text(profile: str | os.PathLike[str] | None) -> str | None:
-    return None if profile is None else os.fspath(profile)
