@@ -152,7 +152,8 @@ def test_what_is_left_out_is_empty():
         ("a: &x 1\nb: *x", "", "line 1"),
         ("a: !!python/name:os.system ''", "", "tag in line 1"),
         ("a: !!int ''", "", "tag in line 1"),
-        ("[" * 100_000, "", "levels"),
+        ("[" * 100, "", "levels"),
+        ("[" * 100_000, "", "level"),  # newer libyaml refuses it by itself, in its own words
         ("#" * 300_000, "", "bytes"),
         ("a: {b: 1, b: 2}", "a", "'b'"),
         ("{1: 2}", "", "keys that are text"),
