@@ -40,7 +40,7 @@ def source(
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the time limits: what hangs, hangs for ever."""
     monkeypatch.setattr("tflite_hal.manager.IMPORT_LIMIT", 1.5)
-    monkeypatch.setattr("tflite_hal.remote.ASK_LIMIT", 1.5)
+    monkeypatch.setattr("tflite_hal.remote.delegate.ASK_LIMIT", 1.5)
 
 
 def test_builtins_are_found_by_their_entry_points() -> None:

@@ -53,8 +53,8 @@ OURS = """
 import sys, warnings, numpy as np
 from test_mutants import mutants
 from tflite_hal import DelegateError, ModelError, Runner
-import tflite_hal.remote
-tflite_hal.remote.LIMITS = {"open": 2.0, "run": 2.0}   # some mutants loop for ever on tflite-runtime
+import tflite_hal.remote.session
+tflite_hal.remote.session.LIMITS = {"open": 2.0, "run": 2.0}   # some mutants loop for ever on tflite-runtime
 warnings.simplefilter("ignore")
 answers, errors = {}, 0
 for number, data in mutants(int(sys.argv[1])):

@@ -1,17 +1,21 @@
 """Child processes: what crashes or hangs in one costs that one only."""
 
 import os
+import signal
+import socket
+import struct
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from tflite_hal import worker
 from tflite_hal.errors import DelegateError, WorkerCrashedError, WorkerError, WorkerHungError
-from tflite_hal.worker import SharedArrays, Worker, rebuilt_error, start_worker
+from tflite_hal.worker import Channel, SharedArrays, Worker, rebuilt_error, start_worker
 
 
 def plugin(folder: Path, source: str) -> str:
@@ -181,8 +185,9 @@ def test_shared_arrays_of_two_views_are_the_same_memory() -> None:
     one.arrays[2][...] = -9
     assert two.arrays[0].tolist() == [[3.5] * 3] * 2
     assert two.arrays[2].item() == -9
-    with pytest.raises(EOFError, match="smaller"):
+    with pytest.raises(ValueError, match="smaller"):
         SharedArrays([("<f8", (1000, 1000))], one.descriptor)
+    one.close_descriptor()
     one.close_descriptor()
 
 
@@ -190,3 +195,273 @@ def test_an_error_of_unknown_type_is_rebuilt_as_a_worker_error() -> None:
     assert type(rebuilt_error({"type": "SystemExit", "reason": "x"})) is WorkerError
     assert type(rebuilt_error({"type": "annotations"})) is WorkerError
     assert type(rebuilt_error({"type": "DelegateError", "reason": "x"})) is DelegateError
+
+
+def test_the_answer_to_an_interrupted_request_is_not_the_next_ones(on_path: Path) -> None:
+    one = start_worker("a", runtime=None)
+    receive = one._channel.receive
+
+    def interrupted(deadline: float) -> None:
+        one._channel.receive = receive
+        raise KeyboardInterrupt
+
+    one._channel.receive = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        import_in(one, "no_such_module_anywhere")
+    import_in(one, "json")
+    one.close()
+
+
+def test_ctrl_c_while_a_worker_is_forked_leaves_the_next_ones_their_own_numbers() -> None:
+    one = start_worker("a", runtime=None)
+    channel = one._zygote._channel
+    receive = channel.receive
+
+    def interrupted(deadline: float) -> None:
+        channel.receive = receive
+        raise KeyboardInterrupt
+
+    channel.receive = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        start_worker("b", runtime=None)
+    two = start_worker("c", runtime=None)
+    assert two.pid != one.pid
+    two._zygote.kill(two.pid)
+    import_in(one, "json")
+    with pytest.raises(WorkerCrashedError):
+        import_in(two, "json")
+    one.close()
+
+
+def test_a_frame_cut_short_ends_the_worker(on_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = start_worker("a", runtime=None)
+    monkeypatch.setattr(one._channel, "_exactly", lambda size, deadline: exec("raise KeyboardInterrupt"))
+    with pytest.raises(KeyboardInterrupt):
+        import_in(one, "json")
+    with pytest.raises(WorkerError, match="interrupted while importing it"):
+        import_in(one, "json")
+
+
+def gone(pid: int) -> bool:
+    """Whether a process ends within five seconds."""
+    for _ in range(500):
+        status = Path(f"/proc/{pid}/status")
+        if not status.exists() or "\nState:\tZ" in status.read_text():
+            return True
+        threading.Event().wait(0.01)
+    return False
+
+
+def test_workers_end_with_their_zygote(on_path: Path) -> None:
+    source = "import ctypes; print('hanging', flush=True); ctypes.PyDLL(None).pause()"
+    one = start_worker("plugin x", runtime=None)
+    two = start_worker("plugin y", runtime=None)
+    import_in(two, "json")
+    ends: list[WorkerError] = []
+
+    def hang() -> None:
+        try:
+            import_in(one, plugin(on_path, source))
+        except WorkerError as error:
+            ends.append(error)
+
+    hanging = threading.Thread(target=hang)
+    hanging.start()
+    while b"hanging" not in os.pread(one._words, 100, 0):
+        threading.Event().wait(0.01)
+    one._zygote._process.kill()
+    assert gone(one.pid)
+    assert gone(two.pid)
+    hanging.join()
+    assert "died together with its parent" in str(ends[0])
+
+
+def test_a_worker_that_reads_nothing_is_given_up_at_the_limit() -> None:
+    one = start_worker("a", runtime=None)
+    os.kill(one.pid, signal.SIGSTOP)
+    with pytest.raises(WorkerHungError, match=r"no answer within 0\.5 s"):
+        one.request("ask", limit=0.5, stage="sending", blob=bytes(8 << 20))
+    assert gone(one.pid)
+
+
+def descriptors_open() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"NONS" + bytes(24),
+        b"JSON" + struct.pack("<QIQI", 1, 3, 0, 0) + b"[1]",
+        b"JSON" + struct.pack("<QIQI", 1, 3, 1 << 60, 0) + b"{} ",
+        b"JSON" + struct.pack("<QIQI", 1, 2, 0, 3) + b"{}",
+        b"JSON" + struct.pack("<QIQI", 1, 1 << 31, 0, 0),
+        b"JSON" + struct.pack("<QIQI", 1, 4, 0, 0) + b"{\xff\xfe}",
+    ],
+)
+def test_what_is_no_message_is_refused_and_leaks_nothing(frame: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        channel = Channel(ours)
+        before = descriptors_open()
+        socket.send_fds(theirs, [frame], [0])
+        with pytest.raises(ValueError):
+            channel.receive(time.monotonic() + 5)
+        assert descriptors_open() == before
+        assert not channel.in_step
+
+
+def test_a_worker_that_answers_nonsense_is_killed(on_path: Path) -> None:
+    source = """
+        import gc, socket
+        for found in gc.get_objects():
+            if isinstance(found, socket.socket) and found.fileno() > 2:
+                found.sendall(b"nonsense" * 8)
+    """
+    one = start_worker("plugin x", runtime=None)
+    with pytest.raises(WorkerCrashedError, match="answered wrongly while importing it"):
+        import_in(one, plugin(on_path, source))
+    assert gone(one.pid)
+
+
+@pytest.mark.parametrize(
+    "source", ["raise SystemExit(3)", "import os; os.closerange(3, 100)", "raise KeyboardInterrupt"]
+)
+def test_one_worker_that_leaves_in_an_odd_way_costs_no_other(on_path: Path, source: str) -> None:
+    other = start_worker("a", runtime=None)
+    one = start_worker("plugin x", runtime=None)
+    with pytest.raises(WorkerCrashedError, match="exit status"):
+        import_in(one, plugin(on_path, source))
+    import_in(other, "json")
+    assert other._zygote.alive
+    other.close()
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (0, 1, 2)])
+def test_an_application_without_standard_streams(tmp_path: Path, closed: tuple[int, ...]) -> None:
+    out = tmp_path / "out"
+    script = (
+        "import os, sys\n"
+        + "".join(f"os.close({n})\n" for n in closed)
+        + "from tflite_hal.worker import start_worker\n"
+        "w = start_worker('x', runtime=None)\n"
+        "w.request('plugin', limit=20, stage='x', module='json', plugin='x')\n"
+        f"open({str(out)!r}, 'w').write('answered')\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    assert out.read_text() == "answered"
+
+
+def test_a_forked_child_neither_waits_for_a_busy_worker_nor_ends_it(on_path: Path) -> None:
+    one = start_worker("a", runtime=None)
+    with one._lock:  # as of a thread in the middle of a call
+        child = os.fork()
+        if child == 0:
+            os._exit(_in_child(one))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    import_in(one, "json")
+    one.close()
+
+
+def _in_child(one: Worker) -> int:
+    try:
+        import_in(one, "json")
+    except WorkerError as error:
+        if "forked" not in str(error):
+            return 2
+        one.close()
+        one._finalizer()
+        return 0
+    return 1
+
+
+def test_closing_needs_no_forked_process_to_end(on_path: Path) -> None:
+    one = start_worker("a", runtime=None)
+    ready, hold = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(hold)
+        os.read(ready, 1)
+        os._exit(0)
+    statuses = []
+    wait = one._zygote.wait
+    one._zygote.wait = lambda pid: statuses.append(wait(pid))
+    one.close()
+    os.close(hold)
+    os.waitpid(child, 0)
+    assert statuses == [0]  # it saw the end: it did not have to be killed
+
+
+def test_a_changed_working_folder_needs_no_other_zygote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = start_worker("a", runtime=None)
+    monkeypatch.chdir(tmp_path)
+    two = start_worker("b", runtime=None)
+    assert one._zygote is two._zygote
+    one.close()
+    two.close()
+
+
+def test_started_in_site_packages(digits: Path) -> None:
+    import click
+
+    site = Path(click.__file__).parents[1]
+    script = (
+        "import sys; from tflite_hal.worker import start_worker\n"
+        "print(start_worker('x', runtime=None).request('plugin', limit=20, stage='x', module='click', "
+        "plugin='x').body)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=site, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "{'delegates': [], 'folders': []}\n", done.stderr
+
+
+LIMITED = """
+import resource, sys, os
+from tflite_hal import Runner
+runner = Runner(sys.argv[1])
+before = len(os.listdir("/proc/self/fd"))
+runner.close()
+resource.setrlimit(resource.RLIMIT_NOFILE, (before, before))
+with Runner.auto(sys.argv[2]) as runner:
+    runner.warmup(1)
+    print(runner.delegate, [e.kind for e in runner.events])
+"""
+
+
+def test_without_a_free_descriptor_the_cpu_runs_unisolated(digits_float: Path, digits: Path) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-c",
+            LIMITED,
+            str(digits),
+            str(digits_float),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "xnnpack ['isolation']\n", done.stderr[-2000:]
+
+
+def test_without_a_temporary_folder(digits: Path) -> None:
+    script = (
+        "import sys; from tflite_hal import Runner; r = Runner.auto(sys.argv[1]); print(r.delegate, r.events)"
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import tempfile; tempfile._get_default_tempdir = lambda: 1 / 0\n" + script,
+            str(digits),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "xnnpack []\n", done.stderr[-2000:]

@@ -9,6 +9,7 @@
     ├── RuntimeUnavailableError (ImportError)  no usable TensorFlow Lite runtime
     ├── PluginError                          a plugin breaks the contract
     ├── DelegateError (RuntimeError)         a delegate can't be found, opened or run
+    │   ├── DeviceBusyError                  the device is held by another session or application
     │   └── NoDelegateError                  nothing that was allowed answered; carries the selection
     ├── WorkerError (RuntimeError)           no child process could be started
     │   ├── WorkerCrashedError               it died: signal or exit status, and its last words
@@ -23,6 +24,7 @@ from __future__ import annotations
 __all__ = [
     "ClosedError",
     "DelegateError",
+    "DeviceBusyError",
     "InputError",
     "ModelError",
     "NoDelegateError",
@@ -69,6 +71,10 @@ class PluginError(TfliteHalError):
 
 class DelegateError(TfliteHalError, RuntimeError):
     """A delegate is unknown, unavailable, or failed to open or run a model."""
+
+
+class DeviceBusyError(DelegateError):
+    """The device is there and held by another session or application: trying again later may help."""
 
 
 class NoDelegateError(DelegateError):

@@ -7,15 +7,15 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO, Any
+from contextlib import ExitStack
+from typing import Any
 
 from tflite_hal.errors import WorkerCrashedError, WorkerError, WorkerHungError
-from tflite_hal.worker.protocol import Channel, Reply, rebuilt_error
-from tflite_hal.worker.zygote import LAST_WORDS, Zygote, search_path
+from tflite_hal.worker.protocol import Channel, Reply, rebuilt_error, socket_pair
+from tflite_hal.worker.zygote import Zygote, last_words, new_words, search_path
 
 __all__ = ["Worker", "shutdown", "start_worker"]
 
@@ -24,23 +24,33 @@ class Worker:
     """A child process; requests are answered one at a time, from any thread."""
 
     def __init__(self, zygote: Zygote, label: str) -> None:
-        """Fork it from a zygote; ``label`` names it in errors ("delegate edgetpu on usb:0")."""
+        """Fork it from a zygote; ``label`` names it in errors ("delegate edgetpu on usb:0").
+
+        Raises:
+            WorkerError: the process can't be started.
+        """
         self.label = label
         self._zygote = zygote
         self._lock = threading.Lock()
         self._owner = os.getpid()
-        self._stderr = _new_words()
-        ours, theirs = socket.socketpair()
-        self._channel = Channel(ours)
-        # Whoever forgets to close a worker loses the process all the same.
-        self._finalizer = weakref.finalize(self, _close_both, self._channel, self._stderr)
         self._failure: WorkerError | None = None
-        with theirs:
-            self.pid = zygote.fork(theirs.fileno(), self._stderr.fileno())
+        try:
+            ours, theirs = socket_pair()
+            self._channel = Channel(ours)
+            with theirs, ExitStack() as undo:
+                undo.callback(ours.close)
+                self._words = new_words()
+                undo.callback(os.close, self._words)
+                self.pid = zygote.fork(theirs.fileno(), self._words)
+                undo.pop_all()
+        except OSError as error:
+            raise WorkerError(f"no child process can be started: {error}") from error
+        # Whoever forgets to close a worker loses the process all the same.
+        self._finalizer = weakref.finalize(self, _part, self._channel, self._words, self._owner)
 
     @property
     def alive(self) -> bool:
-        """False once it was closed, died or was killed."""
+        """False once it was closed, died or was killed, and in a process forked from its owner."""
         return self._failure is None and self._owner == os.getpid()
 
     def request(
@@ -66,52 +76,63 @@ class Worker:
             TfliteHalError: what the operation raised, rebuilt.
         """
         message = {"op": operation, **fields}
+        return self._transact(
+            lambda: self._channel.ask(message, limit, blob=blob, descriptors=descriptors), limit, stage
+        )
+
+    def call(self, number: int, *, limit: float, stage: str, fresh: bool) -> Reply:
+        """Run a prepared call whose inputs are in shared memory; errors as of :meth:`request`.
+
+        ``fresh`` asks for the memory of the outputs.
+        """
+        return self._transact(lambda: self._channel.ask_call(number, limit, fresh=fresh), limit, stage)
+
+    def _transact(self, ask: Callable[[], Reply], limit: float, stage: str) -> Reply:
+        self._check()  # before the lock, which a forked process may have inherited taken
         with self._lock:
             self._check()
-            return self._exchange(
-                lambda: self._channel.send(message, blob=blob, descriptors=descriptors), limit, stage
-            )
-
-    def call(self, number: int, *, limit: float, stage: str) -> Reply:
-        """Run a prepared call whose inputs are in shared memory; errors as of :meth:`request`."""
-        with self._lock:
-            self._check()
-            return self._exchange(lambda: self._channel.send_call(b"CALL", number), limit, stage)
-
-    def _exchange(self, send: Callable[[], None], limit: float, stage: str) -> Reply:
-        try:
-            send()
-            reply = self._channel.receive(limit)
-        except TimeoutError as error:
-            self._fail(self._hang(limit, stage), kill=True)
-            raise self._failure_now() from error
-        except (EOFError, OSError) as error:
-            self._fail(self._crash(stage), kill=False)
-            raise self._failure_now() from error
-        except BaseException:
-            # Ctrl-C while waiting: the answer would be taken for the next request's.
-            self._fail(WorkerError(f"{self.label}: interrupted while {stage}"), kill=True)
-            raise
+            try:
+                reply = ask()
+            except TimeoutError as error:
+                raise self._fail(self._hang(limit, stage)) from error
+            except (EOFError, OSError) as error:
+                raise self._fail(self._crash(stage)) from error
+            except ValueError as error:
+                raise self._fail(self._nonsense(stage, error)) from error
+            except BaseException:
+                # Ctrl-C. A frame that was cut short ends the conversation; an answer that comes later
+                # is known by its number.
+                if not self._channel.in_step:
+                    self._zygote.kill(self.pid)
+                    self._fail(WorkerError(f"{self.label}: interrupted while {stage}"))
+                raise
         if "error" in reply.body:
             raise rebuilt_error(reply.body["error"])
         return reply
 
     def _hang(self, limit: float, stage: str) -> WorkerError:
+        self._zygote.kill(self.pid)
         reason = f"{self.label}: no answer within {limit:g} s while {stage}; killed"
         return WorkerHungError(reason + self._last_words())
 
+    def _nonsense(self, stage: str, error: ValueError) -> WorkerError:
+        self._zygote.kill(self.pid)
+        reason = f"{self.label}: answered wrongly while {stage} ({error}); killed"
+        return WorkerCrashedError(reason + self._last_words())
+
     def _crash(self, stage: str) -> WorkerError:
+        self._channel.end()
         ending = _how_it_ended(self._zygote.wait(self.pid))
         return WorkerCrashedError(f"{self.label}: {ending} while {stage}{self._last_words()}")
 
-    def _fail(self, failure: WorkerError, *, kill: bool) -> None:
-        self._failure = failure
-        if kill:
-            self._zygote.kill(self.pid)
-        self._finalizer()
+    def _last_words(self) -> str:
+        said = last_words(self._words)
+        return f"; last words: {said}" if said else ""
 
-    def _failure_now(self) -> WorkerError:
-        return self._failure or WorkerError(f"{self.label}: gone")
+    def _fail(self, failure: WorkerError) -> WorkerError:
+        self._failure = failure
+        self._finalizer()
+        return failure
 
     def _check(self) -> None:
         if self._owner != os.getpid():
@@ -119,18 +140,10 @@ class Worker:
         if self._failure is not None:
             raise type(self._failure)(self._failure.reason, remedy=self._failure.remedy)
 
-    def _last_words(self) -> str:
-        """Return the end of what the worker wrote to stderr and stdout, in one line."""
-        # By position: the child shares the file's offset.
-        file, most = self._stderr.fileno(), 8 * LAST_WORDS
-        lines = (
-            os.pread(file, most, max(os.fstat(file).st_size - most, 0)).decode(errors="replace").split("\n")
-        )
-        words = " | ".join(line.strip() for line in lines if line.strip())[-LAST_WORDS:]
-        return f"; last words: {words}" if words else ""
-
     def close(self) -> None:
         """End the worker; sessions still open in it are lost. May be called twice."""
+        if self._owner != os.getpid():
+            return
         with self._lock:
             if not self.alive:
                 return
@@ -139,14 +152,13 @@ class Worker:
             self._zygote.wait(self.pid)
 
 
-def _new_words() -> IO[bytes]:
-    """Return an unlinked file for what a child writes: a pipe could fill up and stop it."""
-    return tempfile.TemporaryFile()
-
-
-def _close_both(channel: Channel, stderr: IO[bytes]) -> None:
-    channel.close()
-    stderr.close()
+def _part(channel: Channel, words: int, owner: int) -> None:
+    """Let go of a worker; in a process forked from its owner, of the copies only."""
+    if owner == os.getpid():
+        channel.end()
+    else:
+        channel.close()
+    os.close(words)
 
 
 _zygotes: dict[tuple[Any, ...], Zygote] = {}
@@ -166,14 +178,24 @@ def start_worker(label: str, *, runtime: str | None, environment: Mapping[str, s
         WorkerError: no child process can be started here; says why.
     """
     key = (runtime, tuple(sorted((environment or {}).items())), tuple(search_path()))
+    zygote = _running_zygote(key, runtime, environment or {})
+    try:
+        return Worker(zygote, label)
+    except WorkerError:
+        if zygote.alive:
+            raise
+    return Worker(_running_zygote(key, runtime, environment or {}), label)  # it ended just now: idle, killed
+
+
+def _running_zygote(key: tuple[Any, ...], runtime: str | None, environment: Mapping[str, str]) -> Zygote:
     with _zygotes_lock:
         zygote = _zygotes.get(key)
         if zygote is not None and not zygote.alive:
             zygote.close()
             zygote = None
         if zygote is None:
-            zygote = _zygotes[key] = _start_zygote(runtime, environment or {})
-    return Worker(zygote, label)
+            zygote = _zygotes[key] = _start_zygote(runtime, environment)
+        return zygote
 
 
 def _start_zygote(runtime: str | None, environment: Mapping[str, str]) -> Zygote:

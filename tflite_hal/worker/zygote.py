@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import struct
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
 
 from tflite_hal.errors import WorkerError
-from tflite_hal.worker.protocol import Channel
+from tflite_hal.worker.protocol import Channel, new_memory, socket_pair
 
-__all__ = ["LAST_WORDS", "Zygote", "search_path"]
+__all__ = ["Zygote", "last_words", "new_words", "search_path"]
 
 #: What the child runs: it can import nothing of ours before it has the parent's ``sys.path``.
 _BOOTSTRAP: Final = """\
@@ -30,6 +27,7 @@ from tflite_hal.worker_main import zygote
 zygote(s)
 """
 
+_ANSWER_LIMIT: Final = 10.0  # seconds for the zygote to fork, kill or wait for a worker
 _START_LIMIT: Final = 60.0  # seconds for the zygote's imports: a cold disk and TensorFlow
 _EXIT_LIMIT: Final = 2.0  # seconds a worker may take to end once its channel is closed
 
@@ -42,82 +40,65 @@ class Zygote:
     """The first child: forks workers, reports how they ended, ends when this process does."""
 
     def __init__(self, runtime: str | None, environment: Mapping[str, str]) -> None:
+        """Start it; raises WorkerError where that is not possible here."""
         self._lock = threading.Lock()
-        ours, theirs = socket.socketpair()
-        self._socket, self._channel = ours, Channel(ours)
-        with theirs, tempfile.TemporaryFile() as words:
-            try:
-                self._process = subprocess.Popen(
-                    [
-                        _python(),
-                        "-I",
-                        *(["-B"] if sys.dont_write_bytecode else []),
-                        "-c",
-                        _BOOTSTRAP,
-                        str(theirs.fileno()),
-                    ],
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=words,
-                    stderr=words,
-                    cwd="/",
-                    env={**os.environ, "OPENBLAS_NUM_THREADS": "1", **environment},
-                    start_new_session=True,  # Ctrl-C in the terminal is the application's affair
-                )
-            except (OSError, ValueError) as error:
-                ours.close()
-                raise WorkerError(
-                    f"no child process can be started: {error}", remedy=_PYTHON_REMEDY
-                ) from error
-            theirs.close()
-            self.threads = self._greet(runtime, words)
-
-    def _greet(self, runtime: str | None, words: Any) -> int:
-        path = json.dumps(search_path()).encode()
         try:
-            self._socket.sendall(struct.pack("<I", len(path)) + path)
-            self._channel.send({"op": "hello", "runtime": runtime})
-            return int(self._channel.receive(_START_LIMIT).body["threads"])
-        except (OSError, EOFError, TimeoutError, KeyError, ValueError) as error:
+            self._channel, self._process, words = _started(environment)
+        except (OSError, ValueError) as error:
+            raise WorkerError(f"no child process can be started: {error}", remedy=_PYTHON_REMEDY) from error
+        try:
+            self.threads = self._greet(runtime, words)
+        finally:
+            os.close(words)
+
+    def _greet(self, runtime: str | None, words: int) -> int:
+        try:
+            self._channel.introduce(json.dumps(search_path()).encode())
+            return int(self._channel.ask({"op": "hello", "runtime": runtime}, _START_LIMIT).body["threads"])
+        except (OSError, EOFError, KeyError, ValueError) as error:
             self._process.kill()
             status = self._process.wait()
-            words.seek(0)
-            said = " | ".join(words.read().decode(errors="replace").split("\n")[-4:])[-LAST_WORDS:]
             self._channel.close()
-            reason = f"the child process {_python()} did not start (status {status}): {said or error}"
+            said = last_words(words) or str(error)
+            reason = f"the child process {_python()} did not start (status {status}): {said}"
             raise WorkerError(reason, remedy=_PYTHON_REMEDY) from error
+        except BaseException:  # Ctrl-C
+            self.close()
+            raise
 
     @property
     def alive(self) -> bool:
-        """Whether it runs."""
-        return self._process.poll() is None
+        """Whether it runs and can be talked to."""
+        return self._channel.in_step and self._process.poll() is None
 
     def fork(self, channel: int, stderr: int) -> int:
         """Return the number of a new worker that talks over one descriptor and writes to the other."""
-        return int(self._ask({"op": "fork"}, (channel, stderr))["pid"])
+        return int(self._ask({"op": "fork"}, "pid", (channel, stderr)))
 
     def wait(self, pid: int) -> int | None:
         """Return the wait status of a worker whose channel is closed; None where the zygote died too."""
         try:
-            return int(self._ask({"op": "wait", "pid": pid, "limit": _EXIT_LIMIT})["status"])
+            return int(self._ask({"op": "wait", "pid": pid, "limit": _EXIT_LIMIT}, "status"))
         except WorkerError:  # the zygote is gone, and its workers with it
             return None
 
     def kill(self, pid: int) -> None:
         """Kill a worker; only the zygote knows that the number is still this worker's."""
-        with suppress(WorkerError):
-            self._ask({"op": "kill", "pid": pid})
+        with suppress(WorkerError):  # the zygote is gone: the kernel has killed its workers
+            self._ask({"op": "kill", "pid": pid}, "status")
 
-    def _ask(self, body: Mapping[str, Any], descriptors: Sequence[int] = ()) -> dict[str, Any]:
+    def _ask(self, body: Mapping[str, Any], wanted: str, descriptors: Sequence[int] = ()) -> Any:
         with self._lock:
             try:
-                self._channel.send(body, descriptors=descriptors)
-                reply = self._channel.receive(_START_LIMIT).body
-            except (OSError, EOFError, TimeoutError) as error:
-                raise WorkerError(f"the worker process is gone: {error}") from error
-        if "error" in reply:
-            raise WorkerError(f"no child process can be started: {reply['error']}")
-        return reply
+                reply = self._channel.ask(body, _ANSWER_LIMIT, descriptors=descriptors).body
+            except (OSError, EOFError, ValueError) as error:
+                # It does nothing that takes long: one that does not answer is of no more use.
+                self._channel.in_step = False
+                self._process.kill()
+                raise WorkerError(f"the process that starts workers is gone: {error}") from error
+        if wanted not in reply:
+            raise WorkerError(f"no child process can be started: {reply.get('error', reply)}")
+        return reply[wanted]
 
     def disown(self) -> None:
         """In a forked child: it is the parent's; closing the copy of the channel tells it nothing."""
@@ -126,12 +107,57 @@ class Zygote:
 
     def close(self) -> None:
         """End it and its workers."""
-        self._channel.close()
+        self._channel.end()
         try:
             self._process.wait(_EXIT_LIMIT + 1)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def _started(environment: Mapping[str, str]) -> tuple[Channel, subprocess.Popen[bytes], int]:
+    """Return the channel to a new process, the process, and what it writes to stdout and stderr."""
+    ours, theirs = socket_pair()
+    with theirs, ExitStack() as undo:
+        undo.callback(ours.close)
+        words = new_words()
+        undo.callback(os.close, words)
+        process = subprocess.Popen(
+            [
+                _python(),
+                "-I",
+                *(["-B"] if sys.dont_write_bytecode else []),
+                "-c",
+                _BOOTSTRAP,
+                str(theirs.fileno()),
+            ],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=words,
+            stderr=words,
+            cwd="/",
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", **environment},
+            start_new_session=True,  # Ctrl-C in the terminal is the application's affair
+        )
+        undo.pop_all()
+    return Channel(ours), process, words
+
+
+def new_words() -> int:
+    """Return memory for what a child writes: a pipe could fill up and stop it."""
+    import fcntl  # POSIX only, as are workers
+
+    words = new_memory()
+    fcntl.fcntl(words, fcntl.F_SETFL, fcntl.fcntl(words, fcntl.F_GETFL) | os.O_APPEND)
+    return words
+
+
+def last_words(words: int) -> str:
+    """Return the end of what a child wrote, in one line."""
+    most = 8 * LAST_WORDS
+    # By position: the child shares the file's offset.
+    text = os.pread(words, most, max(os.fstat(words).st_size - most, 0)).decode(errors="replace")
+    return " | ".join(line.strip() for line in text.split("\n") if line.strip())[-LAST_WORDS:]
 
 
 def _python() -> str:
@@ -146,13 +172,24 @@ def _python() -> str:
 
 
 def search_path() -> list[str]:
-    """Return what the child may import from: our path, but neither '' nor the working directory,
-    where a stray ``numpy.py`` would be imported; this package's own folder comes last.
+    """Return what the child may import from: our path, but neither '' nor the folder this process was
+    started in, where a stray ``numpy.py`` would be imported; this package's own folder comes last.
     """
-    try:
-        here = str(Path.cwd())
-    except OSError:  # the folder was deleted
-        here = ""
-    path = [entry for entry in sys.path if entry and Path(entry).is_absolute() and entry != here]
+    path = [entry for entry in sys.path if Path(entry).is_absolute() and not _is_accidental(entry)]
     own = str(Path(__file__).resolve().parents[2])
     return path if own in path else [*path, own]
+
+
+def _is_accidental(entry: str) -> bool:
+    return entry == _STARTED_IN and Path(entry).name not in ("site-packages", "dist-packages")
+
+
+def _started_in() -> str:
+    try:
+        return str(Path.cwd())
+    except OSError:  # the folder was deleted
+        return ""
+
+
+#: As it was when this package was imported: a later chdir makes no other folder accidental.
+_STARTED_IN: Final = _started_in()

@@ -1,0 +1,14 @@
+"""Delegates and sessions that live in a worker, in the shape of those that don't."""
+
+from tflite_hal.remote.delegate import RemoteDelegate, reference, remote_delegate
+from tflite_hal.remote.pool import close_dropped
+from tflite_hal.remote.session import RemoteSession, open_remotely
+
+__all__ = [
+    "RemoteDelegate",
+    "RemoteSession",
+    "close_dropped",
+    "open_remotely",
+    "reference",
+    "remote_delegate",
+]

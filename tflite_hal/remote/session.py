@@ -1,0 +1,172 @@
+"""Sessions in workers."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import weakref
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from tflite_hal.delegate import Configuration, Delegate, Device
+from tflite_hal.errors import DelegateError, TfliteHalError, WorkerError
+from tflite_hal.model import Model
+from tflite_hal.remote.delegate import reference, sent
+from tflite_hal.remote.pool import Shared, acquire, drop, end, release
+from tflite_hal.runtime import Runtime
+from tflite_hal.session import Arrays, Call, Coverage, Session, Shapes
+from tflite_hal.worker import Reply, SharedArrays, Worker
+
+__all__ = ["RemoteSession", "open_remotely"]
+
+#: Seconds allowed per stage where the delegate does not say otherwise.
+LIMITS: Final[Mapping[str, float]] = {"open": 10.0, "run": 30.0}
+
+_numbers = itertools.count(1)  # of sessions and calls: chosen here, so that what is given up has a name
+
+
+class RemoteSession(Session):
+    """A session in a worker; tensors cross the boundary in shared memory."""
+
+    threading = "any"  # the worker answers one request at a time
+
+    def __init__(
+        self, shared: Shared, number: int, model: Model, coverage: Coverage | None, run_limit: float
+    ) -> None:
+        """Take what :func:`open_remotely` got from the worker."""
+        self.coverage = coverage
+        self._shared: Shared | None = shared
+        self._number = number
+        self._model = model
+        self._run_limit = run_limit
+        # A finalizer may run anywhere, also while this thread holds the worker's lock: it only notes
+        # what close_dropped() is to close.
+        self._finalizer = weakref.finalize(self, drop, shared, number, model.name)
+
+    def prepare(self, signature: str | None = None, shapes: Shapes | None = None) -> Call:
+        """See :meth:`Session.prepare`."""
+        specs = self._model.info.interface(signature, self._model.name).inputs
+        shapes = [spec.static_shape for spec in specs] if shapes is None else shapes
+        if any(spec.dtype.hasobject for spec in specs):
+            raise DelegateError(f"{self._model.name}: string inputs can't enter a worker")
+        worker, number = self._running(), next(_numbers)
+        try:
+            inputs = SharedArrays([(s.dtype.str, shape) for s, shape in zip(specs, shapes, strict=True)])
+        except OSError as error:
+            raise WorkerError(f"{self._model.name}: no memory to share with a worker: {error}") from error
+        try:
+            worker.request(
+                "prepare",
+                limit=self._run_limit,
+                stage=f"preparing {self._model.name}",
+                session=self._number,
+                call=number,
+                signature=signature,
+                shapes=[list(shape) for shape in shapes],
+                layout=inputs.layout,
+                descriptors=[inputs.descriptor],
+            )
+        finally:
+            inputs.close_descriptor()
+        return _RemoteCall(self, number, inputs)
+
+    def _running(self) -> Worker:
+        if self._shared is None:
+            raise WorkerError(f"the session of {self._model.name} is closed")
+        return self._shared.worker
+
+    def reset(self) -> None:
+        """See :meth:`Session.reset`."""
+        self._running().request(
+            "reset", limit=self._run_limit, stage=f"resetting {self._model.name}", session=self._number
+        )
+
+    def close(self) -> None:
+        """See :meth:`Session.close`; a worker that hangs in it is killed, one that died is no error."""
+        shared, self._shared = self._shared, None
+        if shared is not None:
+            self._finalizer.detach()
+            end(shared, self._number, self._model.name)
+
+
+class _RemoteCall(Call):
+    """A prepared call: inputs in memory of ours, outputs in memory of the worker's."""
+
+    def __init__(self, session: RemoteSession, number: int, inputs: SharedArrays) -> None:
+        self._session = session
+        self._number = number
+        self._inputs = inputs
+        self._outputs: SharedArrays | None = None
+        self._lock = threading.Lock()
+        self._stage = f"running {session._model.name}"
+
+    def run(self, arrays: Arrays) -> list[np.ndarray[Any, Any]]:
+        """See :meth:`Call.run`."""
+        with self._lock:
+            for place, array in zip(self._inputs.arrays, arrays, strict=True):
+                place[...] = array
+            session = self._session
+            reply = session._running().call(
+                self._number, limit=session._run_limit, stage=self._stage, fresh=self._outputs is None
+            )
+            if reply.kind == b"JSON":
+                self._outputs = self._attached(reply)
+            assert self._outputs is not None  # noqa: S101 -- for the type checker: a fresh answer is JSON
+            return [array.copy() for array in self._outputs.arrays]
+
+    def _attached(self, reply: Reply) -> SharedArrays:
+        try:
+            (descriptor,) = reply.descriptors
+            return SharedArrays([(str(dtype), shape) for dtype, shape in reply.body["layout"]], descriptor)
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            raise WorkerError(f"while {self._stage}: the outputs can't be read: {error}") from error
+        finally:
+            for descriptor in reply.descriptors:
+                os.close(descriptor)
+
+
+def open_remotely(
+    delegate: Delegate,
+    model: Model,
+    device: Device,
+    configuration: Configuration,
+    runtime: Runtime | None,
+    environment: Mapping[str, str] | None = None,
+) -> RemoteSession:
+    """Open a model in the worker of a delegate and device; all their sessions live in that one.
+
+    ``environment`` is set before its library loads, beside what the delegate itself asks for.
+
+    Raises:
+        WorkerError: no child can be started, or it crashed or hung while opening.
+        DelegateError: the delegate's reason.
+        ModelError: the runtime refuses the file.
+    """
+    limits = {**LIMITS, **delegate.limits(device)}
+    name = None if runtime is None else runtime.name
+    shared = acquire(delegate, device, name, {**delegate.environment, **(environment or {})})
+    number = next(_numbers)
+    try:
+        reply = shared.worker.request(
+            "open",
+            limit=limits["open"],
+            stage=f"opening {model.name}",
+            session=number,
+            delegate=reference(delegate),
+            **sent(model),
+            device=device.to_dict(),
+            configuration=configuration.to_dict(),
+            runtime=name,
+        )
+        given = reply.body.get("coverage")
+        coverage = None if given is None else Coverage(*given)
+        return RemoteSession(shared, number, model, coverage, limits["run"])
+    except TfliteHalError:
+        release(shared)
+        raise
+    except BaseException:  # Ctrl-C, or an answer that makes no sense: the worker may have the session
+        drop(shared, number, model.name)
+        raise
