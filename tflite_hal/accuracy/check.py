@@ -35,7 +35,10 @@ class Check(NamedTuple):
     seeded: int = 8  #: number of seeded inputs; of fewer than four, "typical" says little
 
     def key(self) -> str:
-        """Return 16 hexadecimal digits that differ where a setting or a byte of the samples does."""
+        """Return 16 hexadecimal digits that differ where a setting or a byte of the samples does.
+
+        For a check that is validated; the same samples as another type have another key.
+        """
         digest = hashlib.sha256()
         settings = [self.tolerance, Grade(self.accept).value, self.seeded]
         digest.update(json.dumps(settings).encode())

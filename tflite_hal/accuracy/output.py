@@ -76,8 +76,8 @@ class Output(NamedTuple):
 
     def differ(self, a: Array, b: Array) -> bool:
         """Whether two answers are further apart than two roundings of the same."""
-        if self.error(a, b) > self.limits.ok:
-            return True
+        if a.size != b.size or self.error(a, b) > self.limits.ok:
+            return True  # sizes may differ from sample to sample
         grains = int(np.count_nonzero(self.distances(a, b) > self.limits.ok * GRAIN * (1 + 1e-9)))
         return grains >= max(MANY, a.size / MANY)
 
@@ -121,7 +121,7 @@ class Output(NamedTuple):
             return grade, f"typically differs by {self.amount(typical)} (limit {self.amount(limits.ok)})"
         flat = typical <= limits.ok * FEW or self.reference[0].size < MANY
         if tolerance is None and not flat and typical_of(sorted(cosines, reverse=True)) < COSINE:
-            return Grade.DEGRADED, f"points elsewhere (limit of the cosine {COSINE})"
+            return Grade.DEGRADED, f"has noise all over (limit of the cosine {COSINE})"
         if not self.labels and any(_unlike(*pair) for pair in self.pairs()):
             return Grade.DEGRADED, "is finite where the built-in kernels' isn't: nothing to compare with"
         return Grade.OK, ""
