@@ -50,14 +50,17 @@ def off_by(arrays, error, samples=None):
 # What was measured, in steps of 256: XNNPACK's are right, OpenVINO's degraded, WebGPU's wrong.
 @pytest.mark.parametrize(
     ("steps", "expected"),
-    [(0, "ok"), (1, "ok"), (8, "ok"), (12, "ok"), (13, "degraded"), (21, "degraded"), (31, "degraded")]
-    + [(48, "degraded"), (49, "wrong"), (97, "wrong")],
+    [
+        *((0, "ok"), (1, "ok"), (8, "ok"), (12, "ok")),
+        *((13, "degraded"), (21, "degraded"), (31, "degraded"), (48, "degraded")),
+        *((49, "wrong"), (97, "wrong")),
+    ],
 )
 def test_quantised_steps(steps: int, expected: str) -> None:
     found = grade(answers(), off_by(answers(), steps))
     assert (found.grade.value, found.steps) == (expected, steps)
     assert found.error == found.typical == steps / 256
-    assert found.cosine == (1.0 if steps == 0 else pytest.approx(found.cosine, abs=0)) <= 1.0
+    assert (found.cosine == 1.0) == (steps == 0)
 
 
 def test_a_wrong_answer_whose_arg_max_agrees() -> None:
@@ -72,6 +75,7 @@ def test_flat_answers_are_not_condemned_by_cosine_or_arg_max() -> None:
     random = np.random.default_rng(0)
     reference = [random.integers(0, 6, (1, 1001)).astype(np.uint8) for _ in range(4)]
     own = [(a + random.integers(0, 3, a.shape)).astype(np.uint8) for a in reference]
+    reference[0][0, 0], own[0][0, 0] = 6, 6  # its largest by one step, and no longer
     found = grade(reference, own)
     assert found.grade == "ok" and found.steps == 2
     assert found.cosine < 0.99 and found.argmax < 1
@@ -165,8 +169,8 @@ def test_truth_and_text_by_equality(dtype: str) -> None:
 FAILURES = {
     "NaN": lambda a, i: np.where(np.arange(a.size) == 2, np.nan, a),
     "infinite": lambda a, i: np.where(np.arange(a.size) == 2, np.inf, a),
-    "is constant (0": lambda a, i: a * 0,
-    "is constant (7": lambda a, i: a * 0 + 7,
+    "is all zeros": lambda a, i: a * 0,
+    "is constant": lambda a, i: a * 0 + 7,
 }
 
 
@@ -182,7 +186,7 @@ def test_failures_whatever_the_limits(words: str, check: Check | None) -> None:
 def test_zeros_where_the_answer_is_weak_are_wrong() -> None:
     reference = answers(3, low=-7, high=8)  # no error beyond the limit for ok
     found = grade(reference, [a * 0 for a in reference])
-    assert found.grade == "wrong" and "is constant (0" in found.reason and found.steps <= 12
+    assert found.grade == "wrong" and "is all zeros" in found.reason and found.steps <= 12
 
 
 def test_constants_that_the_reference_has_too_or_nearly() -> None:
@@ -315,7 +319,7 @@ def test_keys_follow_every_byte() -> None:
     assert Check(samples=(turned,)).key() == keys[5]
     one, other = {"a": array, "b": 1}, {"b": 1, "a": array}
     assert Check(samples=[one]).key() == Check(samples=[other]).key()
-    assert Check().key() == "9d4e9ac2cc4dc3a5"  # verdicts on disk are found by it
+    assert Check().key() == "f600ea98b13c52a2"  # verdicts on disk are found by it
 
 
 DTYPES = ["int8", "uint8", "int16", "int32", "int64", "float16", "float32", "float64", "complex64", "bool"]
@@ -323,11 +327,11 @@ KINDS = st.sampled_from(list(LIMITS))
 
 
 @st.composite
-def outputs(draw, samples=st.integers(1, 4), count=1):
+def outputs(draw, count=1):
     """Draw ``count`` sets of answers of one format: any values, NaN and infinity among them."""
     dtype = np.dtype(draw(st.sampled_from(DTYPES)))
     shape = draw(hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
-    n = draw(samples)
+    n = draw(st.integers(1, 4))
     made = [[draw(hnp.arrays(dtype, shape)) for _ in range(n)] for _ in range(count)]
     zero = draw(st.integers(-128, 255))
     return made, spec(dtype, draw(st.booleans()) and dtype.kind in "iu", zero=zero)

@@ -105,7 +105,7 @@ def _compare_output(
         f"output {spec.name!r} agrees within {output.amount(errors[-1])}",
         error=errors[-1],
         typical=typical_of(errors),
-        steps=round(errors[-1] * output.range) if output.quantized else None,
+        steps=round(errors[-1] * 2 * output.half) if output.quantized else None,
         cosine=min(cosines, default=None),
         argmax=None if output.labels else argmax(reference, given),
     )

@@ -25,7 +25,7 @@ class Output(NamedTuple):
     limits: Limits
     labels: bool
     quantized: bool
-    range: float
+    half: float  #: of the range, which itself may be too large for a float
 
     @staticmethod
     def of(spec: TensorSpec, reference: list[Array], given: list[Array], limits: Limits) -> Output:
@@ -34,14 +34,15 @@ class Output(NamedTuple):
         quantized = spec.quantized and kind in "iu"
         if not quantized and kind not in "fc":
             flat = [[array.reshape(-1) for array in arrays] for arrays in (reference, given)]
-            return Output(flat[0], flat[1], LABELS, True, False, 1.0)
+            return Output(flat[0], flat[1], LABELS, True, False, 0.5)
         flat = [[_numbers(array, spec, quantized) for array in arrays] for arrays in (reference, given)]
         ends = [0.0]
         for array in flat[0]:
             finite = array[np.isfinite(array)]
             ends += [finite.min(), finite.max()] if finite.size else []
         smallest = 256.0 if quantized else SMALLEST_RANGE
-        return Output(flat[0], flat[1], limits, False, quantized, max(max(ends) - min(ends), smallest))
+        half = max(max(ends) / 2 - min(ends) / 2, smallest / 2)
+        return Output(flat[0], flat[1], limits, False, quantized, half)
 
     def pairs(self) -> list[tuple[Array, Array]]:
         """Return the reference's and the given answer per sample."""
@@ -71,7 +72,7 @@ class Output(NamedTuple):
         if self.labels:
             return np.not_equal(a, b).astype(np.float64)
         # Halves: the distance of two large numbers has no infinity. What isn't finite has its own rule.
-        apart = np.abs(a / 2 - b / 2) / (self.range / 2)
+        apart = np.abs(a / 2 - b / 2) / self.half
         return np.where(np.isfinite(a) & np.isfinite(b), apart, 0.0)
 
     def differ(self, a: Array, b: Array) -> bool:
@@ -89,7 +90,8 @@ class Output(NamedTuple):
             if not self.labels and (bad := np.isfinite(right) & ~np.isfinite(own)).any():
                 return f"has {np.count_nonzero(bad)} NaN or infinite elements in answer {number}"
             if own.size > 1 and _constant(own) and self.differ(right, own) and self.varies(right):
-                return f"is constant ({own[0]}) in answer {number}, the built-in kernels' isn't"
+                what = "constant" if own[0] else "all zeros"
+                return f"is {what} in answer {number}, where the built-in kernels' isn't"
         return self.stale()
 
     def varies(self, a: Array) -> bool:
@@ -119,7 +121,7 @@ class Output(NamedTuple):
         if tolerance is None and typical > limits.ok:
             grade = Grade.WRONG if typical > limits.degraded else Grade.DEGRADED
             return grade, f"typically differs by {self.amount(typical)} (limit {self.amount(limits.ok)})"
-        flat = typical <= limits.ok * FEW or self.reference[0].size < MANY
+        flat = self.labels or typical <= limits.ok * FEW or self.reference[0].size < MANY
         if tolerance is None and not flat and typical_of(sorted(cosines, reverse=True)) < COSINE:
             return Grade.DEGRADED, f"has noise all over (limit of the cosine {COSINE})"
         if not self.labels and any(_unlike(*pair) for pair in self.pairs()):
@@ -130,7 +132,7 @@ class Output(NamedTuple):
         """Return an error in words."""
         if self.labels:
             return f"{error:.3g} of its elements"
-        if self.quantized and self.range == 256:
+        if self.quantized and self.half == 128:
             return f"{round(error * 256)} of 256 steps"
         return f"{error:.3g} of its range"
 
