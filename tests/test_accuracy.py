@@ -68,6 +68,8 @@ def test_a_wrong_answer_whose_arg_max_agrees() -> None:
     own = [np.array([[3, -31, -128, -125]], np.int8) for _ in range(4)]
     found = grade(reference, own, zero=-128)
     assert (found.grade, found.argmax, found.steps) == ("wrong", 1.0, 97)
+    right, wrong = np.array([228, 100, 0, 0]), np.array([131, 97, 0, 3])  # from the zero point
+    assert found.cosine == pytest.approx(right @ wrong / np.linalg.norm(right) / np.linalg.norm(wrong))
     assert found.reason.startswith("output 'scores' differs by 97 of 256 steps (limit 80 of 256 steps), cosi")
 
 
@@ -198,6 +200,14 @@ def test_constants_that_the_reference_has_too_or_nearly() -> None:
     assert grade(nearly, same[:0] + [np.full((1, 4000), -128, np.int8)] * 4, zero=-128).grade == "ok"
 
 
+def test_constants_that_only_rounding_makes() -> None:
+    beside = [np.array([[120, 127]], np.int8)] * 4  # two elements, seven steps apart
+    assert grade(beside, [np.array([[127, 127]], np.int8)] * 4).grade == "ok"
+    level = [np.array([[10] * 31 + [11]], np.int8)] * 4
+    found = grade(level, [a * 0 + 25 for a in level])
+    assert found.grade == "degraded" and "typically differs by 15 of 256 steps" in found.reason
+
+
 def test_answers_of_other_samples() -> None:
     weak = answers(4, low=-8, high=9)  # neighbours differ in many elements, by few steps each
     for reference in (answers(4), weak):
@@ -213,6 +223,12 @@ def test_what_is_not_stale() -> None:
     independent = answers(1) * 4  # a model that does not look at its input
     assert grade(independent, independent).grade == "ok"
     assert grade(answers(1), answers(1)).grade == "ok"
+    ones = [(answers(1)[0] + i % 2).astype(np.int8) for i in range(4)]  # one step apart, everywhere
+    assert grade(ones, answers(1) * 4).grade == "ok"
+    between = [np.array([[113, 0, 90]], np.int8), np.array([[127, 0, 90]], np.int8)]
+    assert grade(between, [np.array([[120, 0, 90]], np.int8)] * 2).grade == "ok"
+    two = [np.array([10], np.int8), np.array([30], np.int8)]  # near the other sample's by chance
+    assert grade(two, [np.array([15], np.int8), np.array([12], np.int8)]).grade == "ok"
     saturated = [np.array([[i % 2, 0, 255]], np.uint8) for i in range(4)]
     assert grade(saturated, [saturated[0]] * 4).grade == "ok"
 
@@ -242,6 +258,7 @@ def test_the_worst_output_decides() -> None:
     specs = [spec(name="first"), spec("float32", name="second")]
     found = compare(reference, own, specs, "quantized")
     assert (found.grade, found.steps) == ("degraded", 21) and "'first'" in found.reason
+    assert found.cosine < 1
     assert compare([[]], [[]], [], "float").grade == "ok"
 
 

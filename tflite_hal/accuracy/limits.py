@@ -25,23 +25,24 @@ Kind = Literal["quantized", "hybrid", "float"]
 
 
 class Limits(NamedTuple):
-    """Errors up to which an answer counts; shares as in the module's docstring."""
+    """Limits of errors, shares as the package's docstring defines them."""
 
     ok: float  #: typical error up to which it is ok
     degraded: float  #: typical error up to which it is degraded; beyond, wrong
     worst: float  #: beyond it one answer suffices for wrong
 
 
-#: Measured on x86-64 against the built-in kernels, in steps. Four inputs: XNNPACK up to 8 (ok),
-#: OpenVINO 21 and 31 (degraded, where typical), WebGPU 97 (wrong). Typical and worst of 64 seeded
-#: inputs of ResNet-8: XNNPACK 3 and 45, OpenVINO 5 and 51, while the built-in and the reference kernels
-#: are 1 and 32 apart, XNNPACK and the reference kernels 3 and 69: all of these are right.
+#: Measured on x86-64 against the built-in kernels, in steps of 256. The largest of four inputs: XNNPACK up
+#: to 8 (ok), OpenVINO 21 and 31 (degraded where that is typical), WebGPU 97 (wrong). Few inputs say
+#: little: of 64 seeded inputs of an int8 ResNet-8, typically and at worst, XNNPACK differs by 3 and 45,
+#: OpenVINO 2026 by 5 and 51, the reference kernels by 1 and 32 (from XNNPACK by 3 and 69). None is to
+#: blame: from the same network in float, the built-in kernels differ by 5 and 75, XNNPACK by 5.5 and 54.
 _QUANTIZED: Final = Limits(12 / 256, 48 / 256, 80 / 256)
-#: Kernels differ in how they round activations. A keyword spotter, typical and worst of 64 seeded
-#: inputs, of a range of 0.54 to 1: XNNPACK 0.004 and 0.012, OpenVINO 0.011 and 0.027.
+#: Kernels round activations differently. A keyword spotter on 64 seeded inputs, shares of a range of
+#: 0.64: XNNPACK typically 0.006, at worst 0.019; OpenVINO 0.018 and 0.042.
 _HYBRID: Final = Limits(0.03, 0.1, 0.25)
 #: Engines in float32 stay within 1e-6 of the range (measured: 5e-5 of values up to 43). Half precision
-#: keeps 11 bits, which accumulate to 1e-3 to 1e-2 (not measured): ok up to 1e-2, degraded beyond.
+#: keeps 11 bits; not measured, taken to accumulate to 1e-3 to 1e-2: ok up to 1e-2, degraded beyond.
 _FLOAT: Final = Limits(0.01, 0.05, 0.15)
 #: Shares of elements. A segmentation by every engine measured: none differ. Whole numbers flip at near
 #: ties: up to a quarter of the arg-max of flat answers did.
