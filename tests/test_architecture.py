@@ -23,6 +23,7 @@ FLOORS = {
     "profiles": 2,
     "worker": 2,
     "benchmark": 2,
+    "accuracy": 3,
     "tensors": 3,
     "images": 4,
     "session": 3,
