@@ -29,6 +29,7 @@ typedef struct {
     Node node;              /* copies: the runtime moves its own when nodes are added */
     Registration operator_;
     bool first, last;       /* in the order of execution, of the main graph */
+    int outputs;            /* kept apart: the original node is freed before its kernel */
     Copy *previous;         /* what each output was at the previous run; kept for STALE only */
 } Kernel;
 
@@ -69,7 +70,7 @@ static int misbehave_in(Context *context, const Delegate *self, int stage) {
 static int change_outputs(Context *context, Kernel *kernel) {
     const Delegate *owner = kernel->owner;
     bool begun = owner->runs >= owner->at;
-    for (int i = 0; owner->fault > HANG && i < kernel->node.outputs->size; i++) {
+    for (int i = 0; owner->fault > HANG && i < kernel->outputs; i++) {
         int index = kernel->node.outputs->data[i];
         Tensor *tensor = index < 0 ? NULL : &context->tensors[index];
         if (!tensor || !tensor->data || !tensor->bytes) continue;
@@ -88,7 +89,7 @@ static void kernel_free(Context *context, void *data) {
     Kernel *kernel = data;
     (void)context;
     if (!kernel) return;
-    for (int i = 0; kernel->previous && i < kernel->node.outputs->size; i++) free(kernel->previous[i].data);
+    for (int i = 0; kernel->previous && i < kernel->outputs; i++) free(kernel->previous[i].data);
     free(kernel->previous);
     free(kernel);
 }
@@ -107,6 +108,7 @@ static void *kernel_init(Context *context, const char *buffer, size_t length) {
     kernel->owner = (Delegate *)partition->delegate;
     kernel->node = *node;
     kernel->operator_ = *operator_;
+    kernel->outputs = node->outputs->size;
     kernel->previous = calloc((size_t)node->outputs->size, sizeof *kernel->previous);
     return kernel;
 }
