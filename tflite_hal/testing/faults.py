@@ -126,7 +126,9 @@ class PythonFaultDelegate(Delegate):
         session = InterpreterSession(model, runtime, delegates=[faulty], threads=configuration.threads)
         if session.coverage is not None and session.coverage.taken == 0:
             session.close()
-            raise DelegateError(f"{self.name} took none of the operators of {model.name}")
+            raise DelegateError(
+                f"{self.name} took none of the {session.coverage.total} operators of {model.name}"
+            )
         return session
 
 

@@ -105,25 +105,25 @@ def changed(fault: str, values: np.ndarray[Any, Any], steps: int) -> np.ndarray[
 
 
 def _changed_floats(fault: str, values: np.ndarray[Any, Any], steps: int) -> np.ndarray[Any, Any]:
+    changed = np.full_like(values, np.nan if fault == "nan" else np.inf)
     if fault == "wrong":
-        return np.subtract(
-            -1, values, dtype=np.float32
-        )  # as for integers, where the reverse of v is -v - 1: zeros change too
+        changed[...] = -values - 1  # as for integers, where the reverse of v is -v - 1: zeros change too
     if fault == "small":
         # A quantised tensor of the same values would have 256 steps over their range.
         finite = values[np.isfinite(values)]
         span = np.ptp(finite) if finite.size else np.float32(0)
-        off: np.ndarray[Any, Any] = values + np.float32((span if span > 0 else 1) / 256 * steps)
-        return off
-    return np.full_like(values, np.nan if fault == "nan" else np.inf)
+        changed[...] = values + (span or np.float32(1)) / np.float32(256) * np.float32(steps)
+    return changed
 
 
 def _changed_integers(fault: str, values: np.ndarray[Any, Any], steps: int) -> np.ndarray[Any, Any]:
-    limits = np.iinfo(values.dtype)
+    highest = np.iinfo(values.dtype).max
+    changed = values.copy()
     if fault == "wrong":
-        return np.invert(values)  # reversed about the middle of the type: nothing leaves its range
+        changed[...] = ~values  # reversed about the middle of the type: nothing leaves its range
     if fault == "small":
-        kind = values.dtype.type
-        with np.errstate(over="ignore"):  # of the branch that is not taken
-            return np.where(values <= limits.max - steps, values + kind(steps), values - kind(steps))
-    return np.full_like(values, limits.max) if fault == "inf" else values
+        step = values.dtype.type(steps)
+        changed[...] = np.where(values <= highest - step, values + step, values - step)
+    if fault == "inf":
+        changed[...] = highest
+    return changed
