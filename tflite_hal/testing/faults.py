@@ -18,7 +18,7 @@ without a compiler. The options of both:
     model's outputs, where all were taken):
 
     * ``wrong``: the order of the values is reversed, so that the largest becomes the smallest; the
-      change is as large as their range.
+      largest change is at least their range.
     * ``small``: each value is off by ``steps`` quantisation steps; floats by as many 256ths of their range.
     * ``nan``: floats only, integers stay right. ``inf``: integers become the largest of their type.
     * ``zero``: every stored value is 0. ``constant``: every value is the first.

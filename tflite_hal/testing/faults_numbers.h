@@ -67,25 +67,24 @@ static void change_integers(Tensor *tensor, int fault, int64_t steps, int64_t lo
     }
 }
 
-/* A quantised tensor of the same values would have 256 steps over their range. */
-static float step_of(const float *values, size_t count) {
+static float range_of(const float *values, size_t count) {
     float low = FLT_MAX, high = -FLT_MAX;
     for (size_t i = 0; i < count; i++) {
         if (!isfinite(values[i])) continue;
         if (values[i] < low) low = values[i];
         if (values[i] > high) high = values[i];
     }
-    float range = high > low ? high - low : 1.0f;
-    return range / 256.0f;
+    return high > low ? high - low : 1.0f;
 }
 
 static void change_floats(Tensor *tensor, int fault, long steps) {
     float *values = tensor->data;
     size_t count = count_of(tensor);
-    float error = step_of(values, count) * (float)steps;
+    float range = range_of(values, count);
+    float error = range / 256.0f * (float)steps; /* had it been quantised, 256 steps would cover the range */
     for (size_t i = 0; i < count; i++) {
-        /* As for integers, where the reverse of v is -v - 1: zeros change too. */
-        if (fault == WRONG) values[i] = -values[i] - 1.0f;
+        /* The order is reversed as for integers, and moved, so that values of zero change too. */
+        if (fault == WRONG) values[i] = -values[i] - range;
         if (fault == SMALL) values[i] += error;
         if (fault == NOT_A_NUMBER) values[i] = NAN;
         if (fault == INFINITE) values[i] = INFINITY;

@@ -106,19 +106,19 @@ def changed(fault: str, values: np.ndarray[Any, Any], steps: int) -> np.ndarray[
 
 def _changed_floats(fault: str, values: np.ndarray[Any, Any], steps: int) -> np.ndarray[Any, Any]:
     changed = np.full_like(values, np.nan if fault == "nan" else np.inf)
+    finite = values[np.isfinite(values)]
+    span = (np.ptp(finite) if finite.size else 0) or np.float32(1)
     if fault == "wrong":
-        changed[...] = -values - 1  # as for integers, where the reverse of v is -v - 1: zeros change too
+        changed[...] = -values - span  # reversed as for integers, and moved: values of zero change too
     if fault == "small":
-        # A quantised tensor of the same values would have 256 steps over their range.
-        finite = values[np.isfinite(values)]
-        span = np.ptp(finite) if finite.size else np.float32(0)
-        changed[...] = values + (span or np.float32(1)) / np.float32(256) * np.float32(steps)
+        # Had it been quantised, 256 steps would cover the range.
+        changed[...] = values + span / np.float32(256) * np.float32(steps)
     return changed
 
 
 def _changed_integers(fault: str, values: np.ndarray[Any, Any], steps: int) -> np.ndarray[Any, Any]:
     highest = np.iinfo(values.dtype).max
-    changed = values.copy()
+    changed = np.array(values)
     if fault == "wrong":
         changed[...] = ~values  # reversed about the middle of the type: nothing leaves its range
     if fault == "small":
