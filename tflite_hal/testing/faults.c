@@ -67,13 +67,18 @@ static int misbehave_in(Context *context, const Delegate *self, int stage) {
     return status;
 }
 
+static bool has_numbers(const Tensor *tensor) {
+    int type = tensor->type;
+    return type != STRING && type != RESOURCE && type != VARIANT && tensor->data && tensor->bytes;
+}
+
 static int change_outputs(Context *context, Kernel *kernel) {
     const Delegate *owner = kernel->owner;
     bool begun = owner->runs >= owner->at;
     for (int i = 0; owner->fault > HANG && i < kernel->outputs; i++) {
         int index = kernel->node.outputs->data[i];
         Tensor *tensor = index < 0 ? NULL : &context->tensors[index];
-        if (!tensor || !tensor->data || !tensor->bytes) continue;
+        if (!tensor || !has_numbers(tensor)) continue;
         if (owner->fault == STALE) {
             if (keep(&kernel->previous[i], tensor, begun) != OK) return FAILED;
         } else if (begun) {

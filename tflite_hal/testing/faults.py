@@ -24,14 +24,14 @@ without a compiler. The options of both:
     * ``zero``: every stored value is 0. ``constant``: every value is the first.
     * ``stale``: the outputs of the run before; zeros at the first.
 
-    ``zero``, ``constant`` and ``stale`` change every type; the others change float32, int8, uint8, int16,
-    int32 and int64 and leave other types right.
+    ``zero``, ``constant`` and ``stale`` change every type of numbers; the others change float32, int8,
+    uint8, int16, int32 and int64 and leave other types right.
 ``stage``
     where: ``create``, ``delegate_prepare``, ``kernel_prepare``, ``run`` or ``destroy``.
 ``at``
     the run, from 1, at which a fault of stage ``run`` begins; it lasts from then on. Runs are counted per
-    delegate, by the first operator taken of the model's main graph. The trial of
-    :class:`tflite_hal.Runner` is the first run.
+    delegate object, which is for one interpreter, by the first operator taken of the model's main graph.
+    The trial of :class:`tflite_hal.Runner` is the first run.
 ``steps``
     the size of ``small``.
 """

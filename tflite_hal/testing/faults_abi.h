@@ -8,6 +8,7 @@
 
 enum { OK = 0, FAILED = 1 };
 enum { FLOAT32 = 1, INT32 = 2, UINT8 = 3, INT64 = 4, INT16 = 7, INT8 = 9 };
+enum { STRING = 5, RESOURCE = 14, VARIANT = 15 }; /* no numbers */
 enum { CODE_CUSTOM = 32, CODE_DELEGATE = 51, MOST_CODES = 1024 };
 /* Without this flag the runtime prepares the original operators first, which it then never runs. */
 enum { ALLOW_DYNAMIC_TENSORS = 1 };

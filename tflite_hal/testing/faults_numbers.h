@@ -92,9 +92,10 @@ static void change_floats(Tensor *tensor, int fault, long steps) {
 }
 
 static void repeat_first(Tensor *tensor) {
-    size_t count = count_of(tensor);
-    size_t size = count ? tensor->bytes / count : 0;
-    for (size_t i = 1; i < count; i++) memcpy((char *)tensor->data + i * size, tensor->data, size);
+    size_t count = count_of(tensor), bytes = tensor->bytes;
+    size_t size = count && count <= bytes ? bytes / count : 1; /* values below a byte are packed */
+    for (size_t at = size; at + size <= bytes; at += size)
+        memcpy((char *)tensor->data + at, tensor->data, size);
 }
 
 typedef struct {

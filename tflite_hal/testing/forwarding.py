@@ -24,6 +24,8 @@ _CODE_CUSTOM: Final = 32
 _CODE_DELEGATE: Final = 51
 #: Without this flag the runtime prepares the original operators first, which it then never runs.
 _ALLOW_DYNAMIC_TENSORS: Final = 1
+#: Types that hold no numbers: strings, resources, variants.
+_NO_NUMBERS: Final = (5, 14, 15)
 #: The types whose numbers are changed; the others by bytes only.
 _DTYPES: Final = {1: "f4", 2: "i4", 3: "u1", 4: "i8", 7: "i2", 9: "i1"}
 
@@ -244,7 +246,7 @@ class _Engine:
         begun = self.runs >= self.settings.at
         for place, index in enumerate(kernel.outputs):
             tensor = _Tensor.from_address(context.tensors + index * ctypes.sizeof(_Tensor))
-            if index < 0 or not tensor.data or not tensor.bytes:
+            if index < 0 or tensor.type in _NO_NUMBERS or not tensor.data or not tensor.bytes:
                 continue
             memory = (ctypes.c_char * tensor.bytes).from_address(tensor.data)
             if self.settings.fault == "stale":
@@ -262,7 +264,8 @@ def _dtype(tensor: _Tensor) -> np.dtype[Any]:
     """Return the tensor's type, or one of the same width whose numbers are left alone."""
     if tensor.type in _DTYPES:
         return np.dtype(_DTYPES[tensor.type])
-    return np.dtype((np.void, tensor.bytes // max(1, int(np.prod(_integers(tensor.dims))))))
+    count = max(1, int(np.prod(_integers(tensor.dims))))
+    return np.dtype((np.void, max(1, tensor.bytes // count)))  # values below a byte are packed
 
 
 class ForwardingDelegate:
