@@ -40,7 +40,10 @@ def build(folder: Path) -> None:
 
 def check(folder: Path) -> None:
     (wheel,) = folder.glob("*.whl")
-    tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names}
+    for source in (ROOT / "tflite_hal" / "testing").glob("*.[ch]"):
+        assert f"tflite_hal/testing/{source.name}" in names, f"{source.name} is not in the wheel"
     plugins = {path.stem for path in (ROOT / "plugins").glob("*.py")}
     stray = {top for top in tops if top != "tflite_hal" and not top.endswith(".dist-info")} - {
         f"{plugin}.py" for plugin in plugins
@@ -61,13 +64,13 @@ def check(folder: Path) -> None:
     assert {plugin["module"] for plugin in listed} == plugins, listed
     assert not any(plugin["problem"] for plugin in listed), listed
     profiles = json.loads(run(str(scripts / "tflite-hal"), "profiles", "--json"))
-    names = {path.stem for path in (ROOT / "device_profiles").glob("*.yaml")}
-    assert {profile["name"] for profile in profiles["profiles"]} == names, profiles
+    expected = {path.stem for path in (ROOT / "device_profiles").glob("*.yaml")}
+    assert {profile["name"] for profile in profiles["profiles"]} == expected, profiles
     example = str(ROOT / "examples" / "digits_int8.tflite")
     picture = str(ROOT / "examples" / "digit_7.png")
     answer = json.loads(run(str(scripts / "tflite-hal"), "run", example, "--input", picture, "--json"))
     assert answer["selection"]["winner"], answer
-    print(f"{wheel.name}: {len(plugins)} plugins, {len(names)} profiles, runs from /")
+    print(f"{wheel.name}: {len(plugins)} plugins, {len(expected)} profiles, runs from /")
 
 
 if __name__ == "__main__":
