@@ -140,6 +140,26 @@ def test_profiles_are_listed_with_why_they_match() -> None:
     assert "raspberry-pi-5" in text and "matches here" in text
 
 
+def test_the_profile_in_force_is_marked_and_mistakes_in_profiles_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    tree = ROOT / "tests" / "hosts" / "raspberry-pi-5-coral-usb"
+    (line,) = [line for line in call("profiles", "--root", tree).stdout.splitlines() if "in force" in line]
+    assert line.startswith("raspberry-pi-5 ")
+    assert call_json("profiles", "--root", tree)["in_force"] == "raspberry-pi-5"
+    text = (ROOT / "device_profiles" / "raspberry-pi-5.yaml").read_text()
+    mine = tmp_path / "my-pi.yaml"
+    mine.write_text(text.replace("name: raspberry-pi-5", "name: my-pi").replace("[edgetpu,", "[edgtpu,"))
+    mine.chmod(0o600)
+    monkeypatch.setenv("TFLITE_HAL_PROFILE_PATH", str(mine))
+    found = call_json("profiles", "--root", tree)
+    assert (found["in_force"], found["errors"]) == ("my-pi", [])
+    (warning,) = found["warnings"]
+    assert "delegates[0]: no delegate 'edgtpu'" in warning and "did you mean 'edgetpu'?" in warning
+    assert "did you mean 'edgetpu'?" in call("profiles", "--root", tree).stdout
+
+
 # inspect
 
 

@@ -19,7 +19,7 @@ from tflite_hal.host import probe_host
 from tflite_hal.kernels import BuiltinKernels
 from tflite_hal.manager import Manager
 from tflite_hal.model import read_model
-from tflite_hal.profiles import explain, load_profiles, match_profile
+from tflite_hal.profiles import explain, load_profiles, match_profile, unknown_delegates
 from tflite_hal.runner import Runner
 from tflite_hal.runtime import RuntimeStatus, runtime_statuses
 from tflite_hal.worker import start_worker
@@ -161,23 +161,33 @@ def plugins(as_json: bool) -> None:
 )
 @_json_option
 def profiles(root: str, as_json: bool) -> None:
-    """List device profiles, and why each does or does not match this machine."""
-    found, errors = load_profiles(Manager().profile_folders)
-    reasons = {name: (matched, reason) for name, matched, reason in explain(probe_host(root), found)}
+    """List device profiles, which is in force here, and why each does or does not match."""
+    manager, host = Manager(), probe_host(root)
+    found, errors = load_profiles(manager.profile_folders)
+    known = {delegate.name for delegate in manager.delegates} | {BuiltinKernels.name}
+    remarks = [remark for profile in found for remark in unknown_delegates(profile, known)]
+    match = match_profile(host, found)
+    chosen = None if match is None else match.profile.name
+    reasons = {name: (matched, reason) for name, matched, reason in explain(host, found)}
     if as_json:
         rows = [{**p.to_dict(), "matches": reasons[p.name][0], "reason": reasons[p.name][1]} for p in found]
-        show.print_json({"profiles": rows, "errors": [str(error) for error in errors]})
+        problems = [str(error) for error in errors]
+        show.print_json({"in_force": chosen, "profiles": rows, "errors": problems, "warnings": remarks})
         return
     listing = show.table("profile", "title", "matches here", "delegates")
     for profile in found:
         matched, reason = reasons[profile.name]
         mark = "[green]yes[/]" if matched else "[dim]no[/]"
+        if match is not None and profile.name == chosen:
+            mark, reason = "[bold green]in force[/]", "; ".join(match.reasons)
         listing.add_row(
             profile.name, escape(profile.title), f"{mark}: {escape(reason)}", " > ".join(profile.delegates)
         )
     show.console().print(listing)
     for error in errors:
         show.console().print(f"[red]{escape(str(error))}[/]")
+    for remark in remarks:
+        show.console().print(f"[yellow]{escape(remark)}[/]")
 
 
 @main.command()
