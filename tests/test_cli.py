@@ -17,6 +17,7 @@ from tflite_hal.cli import main
 from tflite_hal.errors import DelegateError, ModelError
 from tflite_hal.host import probe_host
 from tflite_hal.runtime import NAMES
+from tflite_hal.worker import shutdown
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -68,7 +69,7 @@ def rows(text: str) -> list[str]:
 
 def test_probe_as_json_is_the_host_and_what_runs_on_it() -> None:
     found = call_json("probe")
-    assert set(found) == HOST_NAMES | {"profile", "runtimes", "delegates", "plugins"}
+    assert set(found) == HOST_NAMES | {"profile", "profile_errors", "runtimes", "delegates", "plugins"}
     host = probe_host()
     for name in ("arch", "kernel", "python", "memory_bytes"):
         assert found[name] == getattr(host, name)
@@ -120,6 +121,13 @@ def test_plugins_are_listed() -> None:
     assert "built in" in text
 
 
+def test_probe_tells_of_a_profile_that_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TFLITE_HAL_PROFILE_PATH", str(tmp_path / "absent.yaml"))
+    assert "absent.yaml: no such file" in call("probe").stdout
+    (error,) = call_json("probe")["profile_errors"]
+    assert "absent.yaml: no such file" in error
+
+
 def test_a_broken_plugin_is_listed_with_its_reason(install) -> None:
     install("broken", "raise ValueError('no such chip')\n")
     (broken,) = [one for one in call_json("plugins") if one["name"] == "broken"]
@@ -138,6 +146,26 @@ def test_profiles_are_listed_with_why_they_match() -> None:
     assert call_json("probe")["profile"] in (matching or [None])
     text = call("profiles").stdout
     assert "raspberry-pi-5" in text and "matches here" in text
+
+
+def test_the_profile_in_force_is_marked_and_mistakes_in_profiles_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    tree = ROOT / "tests" / "hosts" / "raspberry-pi-5-coral-usb"
+    (line,) = [line for line in call("profiles", "--root", tree).stdout.splitlines() if "in force" in line]
+    assert line.startswith("raspberry-pi-5 ")
+    assert call_json("profiles", "--root", tree)["in_force"] == "raspberry-pi-5"
+    text = (ROOT / "device_profiles" / "raspberry-pi-5.yaml").read_text()
+    mine = tmp_path / "my-pi.yaml"
+    mine.write_text(text.replace("name: raspberry-pi-5", "name: my-pi").replace("[edgetpu,", "[edgtpu,"))
+    mine.chmod(0o600)
+    monkeypatch.setenv("TFLITE_HAL_PROFILE_PATH", str(mine))
+    found = call_json("profiles", "--root", tree)
+    assert (found["in_force"], found["errors"]) == ("my-pi", [])
+    (warning,) = found["warnings"]
+    assert "delegates[0]: no delegate 'edgtpu'" in warning and "did you mean 'edgetpu'?" in warning
+    assert "did you mean 'edgetpu'?" in call("profiles", "--root", tree).stdout
 
 
 # inspect
@@ -210,6 +238,14 @@ def test_run_without_input_is_the_same_each_time(digits: Path) -> None:
     assert first["outputs"][0] == first["outputs"][1]
     assert np.shape(first["outputs"][0]) == (1, 10)
     assert first["selection"]
+    assert first["input"] == "random"
+
+
+def test_answers_to_random_numbers_say_so(digits: Path) -> None:
+    said = "random numbers, so the answers mean nothing; give --input FILE"
+    assert said in call("run", digits).stdout
+    assert said not in call("run", digits, "--input", SEVEN).stdout
+    assert call_json("run", digits, "--input", SEVEN)["input"] == [str(SEVEN)]
 
 
 def test_run_by_an_explicit_delegate(digits: Path) -> None:
@@ -315,10 +351,84 @@ def test_arrays_that_cannot_be_read(digits: Path, tmp_path: Path, kind: str) -> 
 def test_debug_raises_the_error_itself(digits: Path, tmp_path: Path) -> None:
     result = call("--debug", "inspect", tmp_path / "absent.tflite", status=1)
     assert isinstance(result.exception, ModelError)
+    late = call("inspect", tmp_path / "absent.tflite", "--debug", status=1)
+    assert isinstance(late.exception, ModelError)
+    refused("inspect", tmp_path / "absent.tflite")  # it is not kept for the next call
     assert isinstance(call("--debug", "run", digits, "--delegate", "nope", status=1).exception, DelegateError)
     done = as_module("--debug", "inspect", str(tmp_path / "absent.tflite"))
     assert done.returncode == 1
     assert "Traceback" in done.stderr and "ModelError" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run"], "Missing argument 'MODEL'. (see tflite-hal run --help)"),
+        (["nope"], "No such command 'nope'. (see tflite-hal --help)"),
+        (["inspect", "--nope", "m"], "No such option '--nope'"),
+        (["run", "m.tflite", "--threads", "0"], "'--threads': 0 is not in the range 1<=x<=1024"),
+        (["benchmark", "m.tflite", "--threads", "1025"], "1025 is not in the range"),
+        (["run", "m.tflite", "--threads", "many"], "'many' is not a valid integer"),
+    ],
+)
+def test_wrong_arguments_are_one_line_with_where_to_look(arguments: list[str], said: str) -> None:
+    done = as_module(*arguments)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert said in done.stderr.replace('"', "'")  # click quotes differently over its versions
+    assert done.stderr.startswith("tflite-hal: ") and "--help)" in done.stderr
+
+
+def test_without_arguments_the_help_is_shown() -> None:
+    done = as_module()
+    assert "Usage: tflite-hal" in done.stdout + done.stderr and "probe" in done.stdout + done.stderr
+
+
+def test_a_warning_is_a_line_of_the_programs_own(digits: Path) -> None:
+    done = as_module("run", str(digits), "--input", str(SEVEN), "--mean", "0", "--std", "1")
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("INFO: ")]
+    assert line.startswith("tflite-hal: warning: the picture's values 0 to ") and "are clipped" in line
+    done = as_module("run", str(digits), "--threads", str((os.cpu_count() or 1) + 1))
+    assert "tflite-hal: warning: --threads" in done.stderr and ".py" not in done.stderr
+    assert done.returncode == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device here")
+@pytest.mark.parametrize("arguments", [["plugins"], ["probe", "--json"], ["--help"]])
+def test_output_that_cannot_be_written_is_told(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tflite_hal", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr == "tflite-hal: the output can't be written: No space left on device\n"
+
+
+def test_a_failure_of_the_system_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("tflite_hal.cli.commands.probe_host", full)
+    line = refused("plugins")
+    assert "Too many open files" in line and "--debug" in line
+    assert isinstance(call("plugins", "--debug", status=1).exception, OSError)
+
+
+def test_an_interpreter_that_cannot_be_started_says_nothing_of_the_runtimes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TFLITE_HAL_PYTHON", str(tmp_path / "no-python"))
+    shutdown()  # what an earlier test started would answer
+    installed = [one for one in call_json("probe")["runtimes"] if one["state"] != "absent"]
+    assert installed and {one["state"] for one in installed} <= {"unchecked", "broken"}
+    for one in installed:
+        if one["state"] == "unchecked":
+            assert "importing it was not tried" in one["reason"] and "no-python" in one["reason"]
+            assert "TFLITE_HAL_PYTHON" in one["remedy"]
+    assert "unchecked" in call("probe").stdout
 
 
 # As a program of its own

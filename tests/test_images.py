@@ -223,10 +223,30 @@ def test_raw_pixels_where_mean_and_std_are_not_given() -> None:
     signed = fit(RGB, spec("int8", *shape, scale=0.5, zero_point=9))
     assert signed.dtype == np.int8
     assert np.array_equal(signed[0].astype(int), RGB.astype(int) - 128)
-    for dtype in ("float32", "float16", "float64", "int16", "int32", "int64"):
+    for dtype in ("int16", "int32", "int64"):
         fitted = fit(RGB, spec(dtype, *shape))
         assert fitted.dtype == dtype
         assert np.array_equal(fitted[0], RGB)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
+def test_floats_say_which_scaling_they_need(dtype) -> None:
+    wanted = spec(dtype, 1, 6, 5, 3)
+    with pytest.raises(InputError, match=r"'picture' is float.*does not say.*mean=0, std=255.*mean=127.5"):
+        fit(RGB, wanted)
+    fitted = fit(RGB, wanted, std=1)
+    assert fitted.dtype == dtype
+    assert np.array_equal(fitted[0], RGB)
+
+
+def test_a_wrong_scaling_of_a_quantised_input_is_told() -> None:
+    wanted = spec("int8", 1, 6, 5, 3, scale=1 / 128)
+    with pytest.warns(UserWarning, match=r"'picture'.* of them are clipped; mean=0 and std=1 may") as caught:
+        fitted = fit(RGB, wanted, mean=0, std=1)
+    assert (fitted[RGB[np.newaxis] > 0] == 127).all()
+    assert caught[0].filename == __file__
+    white = np.full((6, 5, 3), 255, np.uint8)  # 1.0, a step beyond what the tensor takes
+    assert (fit(white, wanted, mean=127.5, std=127.5) == 127).all()  # a warning would fail here
 
 
 def test_quantised_int16_has_no_raw_pixels() -> None:
@@ -307,6 +327,7 @@ pictures = hnp.arrays(
 dtypes = st.sampled_from(["float16", "float32", "float64", "uint8", "int8", "int16"])
 
 
+@pytest.mark.filterwarnings("ignore:the picture's values")
 @given(
     pictures, dtypes, st.sampled_from([1, 3, 4]), st.one_of(st.just(-1), sizes), st.one_of(st.just(-1), sizes)
 )
@@ -321,6 +342,7 @@ def test_any_picture_fits_any_size_and_dtype(picture, dtype, channels, height, w
     assert real.min() >= -1.01 and real.max() <= 1.01
 
 
+@pytest.mark.filterwarnings("ignore:the picture's values")
 @given(
     hnp.arrays(np.uint8, st.tuples(sizes, sizes, st.just(3))),
     st.sampled_from(["uint8", "int8", "int16"]),
@@ -341,7 +363,7 @@ def test_quantised_values_are_the_nearest_in_range(picture, dtype, scale, zero, 
 
 
 def test_the_best_come_first_and_ties_by_index() -> None:
-    assert top([1, 3, 2, 3], "abcd", k=3) == [("b", 3.0), ("d", 3.0), ("c", 2.0)]
+    assert top([1, 3, 2, 3], list("abcd"), k=3) == [("b", 3.0), ("d", 3.0), ("c", 2.0)]
     assert top(np.array([[0.25, 0.5]], np.float32)) == [("class 1", 0.5), ("class 0", 0.25)]
     assert len(top(np.zeros(20))) == 5
     assert [name for name, _ in top([float("nan"), 1.0, -1.0])] == ["class 1", "class 2", "class 0"]
@@ -372,6 +394,12 @@ def test_other_scores_are_refused(scores) -> None:
 def test_a_background_is_not_guessed(count) -> None:
     with pytest.raises(InputError, match=f"{count} labels for 1000 scores"):
         top(np.zeros(1000), ["x"] * count)
+
+
+@pytest.mark.parametrize("labels", ["labels.txt", b"labels.txt", Path("labels.txt"), "ab"])
+def test_a_path_is_no_labels(labels) -> None:
+    with pytest.raises(InputError, match=r"labels=.*read_labels"):
+        top([1, 2], labels)
 
 
 @pytest.mark.parametrize("k", [0, -1])

@@ -120,6 +120,35 @@ def signature_def(builder, key: str, number: int) -> int:
     return tflite.SignatureDefEnd(builder)
 
 
+def overlapping(what: str, times: int) -> bytes:
+    """Return a small model whose vectors name one table ``times`` times, at two levels."""
+    builder = flatbuffers.Builder()
+    name = builder.CreateString("n" * (40_000 if what == "names" else 1))
+    many = numbers(builder, [0] * times)
+    tflite.TensorStart(builder)
+    tflite.TensorAddName(builder, name)
+    tflite.TensorAddShape(builder, many)
+    tensors = [tflite.TensorEnd(builder)] * times
+    listed = vector(builder, tflite.SubGraphStartTensorsVector, tensors)
+    tflite.OperatorStart(builder)
+    tflite.OperatorAddInputs(builder, many)
+    operators = [tflite.OperatorEnd(builder)] * (times if what == "operators" else 1)
+    run = vector(builder, tflite.SubGraphStartOperatorsVector, operators)
+    tflite.SubGraphStart(builder)
+    tflite.SubGraphAddTensors(builder, listed)
+    tflite.SubGraphAddOperators(builder, run)
+    if what in ("shapes", "names"):
+        tflite.SubGraphAddInputs(builder, many)
+    graphs = [tflite.SubGraphEnd(builder)] * (times if what == "subgraphs" else 1)
+    subgraphs = vector(builder, tflite.ModelStartSubgraphsVector, graphs)
+    codes = vector(builder, tflite.ModelStartOperatorCodesVector, [operator_code(builder, ADD, None)])
+    tflite.ModelStart(builder)
+    tflite.ModelAddSubgraphs(builder, subgraphs)
+    tflite.ModelAddOperatorCodes(builder, codes)
+    builder.Finish(tflite.ModelEnd(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
 def build(
     *,
     code: int = ADD,
@@ -150,6 +179,15 @@ def build(
     tflite.ModelAddSignatureDefs(builder, definitions)
     builder.Finish(tflite.ModelEnd(builder), b"TFL3")
     return bytes(builder.Output())
+
+
+@pytest.mark.parametrize("what", ["subgraphs", "operators", "shapes", "names"])
+def test_a_small_file_cannot_stand_for_endless_structure(what: str) -> None:
+    content = overlapping(what, 2000)
+    assert len(content) < 100_000
+    with pytest.raises(ModelError, match=r"its vectors overlap: too much structure for \d+ bytes"):
+        read_model(content)
+    assert len(read_model(overlapping(what, 20)).info.types) == 1  # sharing as such is no damage
 
 
 # Against the runtimes
@@ -241,6 +279,7 @@ def test_operators_are_counted_most_frequent_first(models: Path, name: str, coun
         ("ad01_int8.tflite", "int8"),
         ("mobilenet_v1_0.25_128_quant.tflite", "uint8"),
         ("kws_ref_model_float32.tflite", "hybrid"),
+        ("keras_lstm_mnist_ptq.tflite", "int8"),  # its state and intermediate tensors are int16
     ],
 )
 def test_precision_of_real_models(models: Path, name: str, precision: str) -> None:

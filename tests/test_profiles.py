@@ -24,6 +24,7 @@ from tflite_hal.profiles import (
     match_profile,
     parse_profile,
     profile_folders,
+    unknown_delegates,
 )
 from tflite_hal.profiles.validation import FIELDS
 
@@ -178,6 +179,7 @@ def test_what_is_left_out_is_empty():
         (MINIMAL + f"{'x' * 900}: 1", "'xxx", "a known key"),
         (MINIMAL + '"\\e[31m": 1', "'\\x1b[31m'", "a known key"),
         (MINIMAL + "delegates: [cpu, cpu]", "delegates[1]", "once"),
+        (MINIMAL + "delegates: [xnnpack, builtin]", "delegates[1]", "builtin is always last"),
         (MINIMAL + "delegates: [cpu]", "sources.delegates", "sources of 'delegates'"),
         (MINIMAL + "threads: [0]", "threads[0]", "1 to 1024"),
         (MINIMAL + "threads: [true]", "threads[0]", "given True"),
@@ -295,7 +297,7 @@ def test_one_bad_file_hides_no_other(monkeypatch, tmp_path):
     (tmp_path / "mine" / "notes.txt").write_text("no profile")
     monkeypatch.setenv("TFLITE_HAL_PROFILE_PATH", os.pathsep.join([str(tmp_path / "mine"), "/nowhere/x"]))
     loaded, errors = load_profiles()
-    assert loaded[-1].name == "good"
+    assert loaded[0].name == "good"
     assert [str(error).split(":")[0] for error in errors] == [f"{tmp_path}/mine/bad.yaml", "/nowhere/x"]
 
 
@@ -316,12 +318,15 @@ def test_a_builtin_can_not_be_replaced_and_a_file_counts_once(monkeypatch, tmp_p
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(None, "no such file"), (b"\xff\xfe", "UTF-8"), (b"#" * 300_000, "bytes")],
+    [(None, "no such file"), ("folder", "is no file"), (b"\xff\xfe", "UTF-8"), (b"#" * 300_000, "bytes")],
 )
 def test_unreadable_files(tmp_path, content, words):
     file = tmp_path / "a.yaml"
-    if content is not None:
+    if content == "folder":
+        file.mkdir()
+    elif content is not None:
         file.write_bytes(content)
+        file.chmod(0o600)
     with pytest.raises(ProfileError, match=words) as caught:
         load_profile(file)
     assert str(caught.value).startswith(str(file))
@@ -343,14 +348,18 @@ def test_a_file_others_can_write_is_refused(monkeypatch, tmp_path, mode):
 def test_a_file_in_a_folder_others_can_write_is_refused_also_behind_a_link(monkeypatch, tmp_path):
     file = write(tmp_path / "open folder", "b")
     file.parent.chmod(0o777)
-    (tmp_path / "link.yaml").symlink_to(file)
-    for path in (file, tmp_path / "link.yaml"):
+    (tmp_path / "links").mkdir(mode=0o755)
+    (tmp_path / "links" / "b.yaml").symlink_to(file)
+    for path in (file, tmp_path / "links" / "b.yaml"):
         monkeypatch.setenv("TFLITE_HAL_PROFILE_PATH", str(path))
         (error,) = load_profiles()[1]
         assert error.remedy == f"chmod go-w '{file.parent}'"
-    assert load_profiles([file.parent])[0][-1].name == "b", "folders of plugins are trusted"
+        with pytest.raises(ProfileError, match=r"mode 0777.*chmod go-w"):
+            load_profile(path)
+    monkeypatch.delenv("TFLITE_HAL_PROFILE_PATH")
+    assert load_profiles([file.parent])[0][0].name == "b", "folders of plugins are trusted"
     file.parent.chmod(0o755)
-    assert load_profile(tmp_path / "link.yaml", check_owner=True).name == "b"
+    assert load_profile(tmp_path / "links" / "b.yaml").name == "b"
 
 
 @POSIX
@@ -362,8 +371,69 @@ def test_a_file_of_another_user_is_refused(monkeypatch, tmp_path):
     else:
         monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
     with pytest.raises(ProfileError, match="belongs to user") as caught:
-        load_profile(file, check_owner=True)
+        load_profile(file)
     assert "chown" in caught.value.remedy
+
+
+@POSIX
+def test_a_file_given_by_path_is_checked_and_says_what_to_do(tmp_path):
+    file = write(tmp_path / "mine", "b", 0o664)
+    with pytest.raises(ProfileError, match="mode 0664: others could change what is run") as caught:
+        load_profile(file)
+    assert str(file) in caught.value.reason
+    assert caught.value.remedy == f"chmod go-w {file}"
+    file.chmod(0o600)
+    assert load_profile(file).name == "b"
+
+
+@POSIX
+def test_the_packages_own_profiles_are_trusted_wherever_it_is_checked_out(monkeypatch, tmp_path):
+    file = write(tmp_path / "device_profiles", "b", 0o664)
+    file.parent.chmod(0o775)
+    monkeypatch.setattr("tflite_hal.profiles.loading._builtin_folder", lambda: file.parent)
+    assert load_profile(file).name == load_profiles()[0][0].name == "b"
+
+
+@POSIX
+def test_a_sticky_folder_keeps_what_is_in_it(tmp_path):
+    file = write(tmp_path / "shared", "b")
+    file.parent.chmod(0o1777)
+    assert load_profile(file).name == "b"
+    file.parent.chmod(0o777)
+    with pytest.raises(ProfileError, match="mode 0777"):
+        load_profile(file)
+
+
+def test_the_name_is_the_files_where_profiles_are_found_by_name(monkeypatch, tmp_path):
+    file = write(tmp_path / "mine", "b")
+    other = file.rename(file.with_name("other.yaml"))
+    monkeypatch.setenv("TFLITE_HAL_PROFILE_PATH", str(file.parent))
+    loaded, (error,) = load_profiles()
+    assert str(error) == f"{other}: name: expected the file's own name, 'other', given 'b'"
+    assert "b" not in {item.name for item in loaded}
+
+
+def test_the_users_profile_wins_a_tie_then_a_plugins_then_a_built_in(monkeypatch, tmp_path):
+    own = MINIMAL.replace("{arch: x86_64}", "{arch: x86_64, os: linux}")
+    write(tmp_path / "mine", "zzz", text=own)
+    write(tmp_path / "plugin", "hhh", text=own)
+    machine = host(arch="x86_64", os_id=("linux",))
+    built_in = match_profile(machine, load_profiles()[0])
+    assert built_in.profile.name == "generic-linux-x86-64"
+    assert match_profile(machine, load_profiles([tmp_path / "plugin"])[0]).profile.name == "hhh"
+    monkeypatch.setenv("TFLITE_HAL_PROFILE_PATH", str(tmp_path / "mine"))
+    match = match_profile(machine, load_profiles([tmp_path / "plugin"])[0])
+    assert match.profile.name == "zzz"
+    assert match.reasons[-1] == "tie with hhh, generic-linux-x86-64, which come after it"
+
+
+def test_delegates_that_there_are_not_are_told_with_their_place():
+    named = profile()._replace(delegates=("edgtpu", "xnnpack"), options={"npu": {}}, environment={"npu": {}})
+    assert unknown_delegates(named, ["edgetpu", "xnnpack"]) == [
+        "p.yaml: delegates[0]: no delegate 'edgtpu' here: did you mean 'edgetpu'?",
+        "p.yaml: options.npu: no delegate 'npu' here: a misspelling, or its plugin is not installed",
+        "p.yaml: environment.npu: no delegate 'npu' here: a misspelling, or its plugin is not installed",
+    ]
 
 
 @POSIX
@@ -457,8 +527,8 @@ def test_specificity():
     assert [match.specificity for match in found] == sorted({match.specificity for match in found})
 
 
-def test_a_tie_is_decided_by_name_and_said():
+def test_a_tie_is_decided_by_order_and_said():
     machine = host(arch="x86_64")
     match = match_profile(machine, [profile("b", arch="x86_64"), profile("a", arch="x86_64")])
-    assert match.profile.name == "a"
-    assert match.reasons == ("arch x86_64", "tie with b: the first by name")
+    assert match.profile.name == "b"
+    assert match.reasons == ("arch x86_64", "tie with a, which come after it")

@@ -1,8 +1,10 @@
 """Which runtimes are usable, broken or absent, and why."""
 
+import importlib
 import platform
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -68,19 +70,90 @@ def test_an_old_tflite_runtime_under_numpy_2_is_broken_with_the_remedy(
 
 
 @pytest.mark.parametrize(
-    "error", ["ImportError('libX.so')", "SystemError('numpy')", "AttributeError('_ARRAY_API')"]
+    "error",
+    [
+        "ImportError('libX.so')",
+        "SystemError('numpy')",
+        "AttributeError('_ARRAY_API')",
+        "ValueError('numpy.dtype size changed, may indicate binary incompatibility')",
+        "RuntimeError('module compiled against ABI version 0x1000009 but this numpy is 0x2000000')",
+    ],
 )
 def test_a_runtime_that_fails_to_import_is_skipped_with_the_reason(tmp_path: Path, error: str) -> None:
     fake_package(tmp_path, "ai_edge_litert", "9.9", f"raise {error}")
+    said = load_in_a_process(tmp_path)
+    assert f"ai_edge_litert 9.9 can't be imported: {error.partition('(')[0]}" in said
+    assert ("to fix it: pip install 'numpy" in said) == ("numpy" in error)
+    assert "numpy" in error or "to fix it: pip install --force-reinstall ai-edge-litert" in said
+
+
+def test_a_runtime_without_the_names_that_are_used_is_broken(tmp_path: Path) -> None:
+    fake_package(tmp_path, "ai_edge_litert", "9.9", "Interpreter = OpResolverType = None")
+    said = load_in_a_process(tmp_path)
+    assert "ai_edge_litert 9.9 can't be imported: AttributeError: " in said and "load_delegate" in said
+
+
+def test_where_its_library_is_may_stay_unknown(tmp_path: Path) -> None:
+    fake_package(tmp_path, "ai_edge_litert", "9.9", "Interpreter = OpResolverType = load_delegate = None")
+    assert load_in_a_process(tmp_path) == "<Runtime ai_edge_litert 9.9> ''\n"
+
+
+def load_in_a_process(folder: Path) -> str:
+    """Load the ``ai_edge_litert`` of a folder in a process of its own; return what it is, or the error."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from tflite_hal.runtime import load_runtime\n"
-        "try:\n    load_runtime('ai_edge_litert')\nexcept ImportError as e:\n    print(e)"
+        "try:\n    r = load_runtime('ai_edge_litert'); print(r, repr(r.library))\n"
+        "except ImportError as e:\n    print(e)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True
     )
-    assert f"ai_edge_litert 9.9 can't be imported: {error.partition('(')[0]}" in done.stdout
+    return done.stdout
+
+
+def only_path(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let a folder be the whole path, as if nothing were installed."""
+    for name in NAMES:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(sys, "path", [str(folder)])
+    importlib.invalidate_caches()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_that_only_has_the_name_is_no_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / name).mkdir()
+    only_path(monkeypatch, tmp_path)
+    status = runtime_status(name)
+    assert (status.state, status.version) == ("absent", "")
+    assert "not installed" in status.reason and status.remedy
+
+
+def test_a_file_in_its_place_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "tensorflow.py"
+    script.write_text("")
+    only_path(monkeypatch, tmp_path)
+    status = runtime_status("tensorflow")
+    assert (status.state, status.remedy) == ("broken", f"rename {script}")
+    assert str(script) in status.reason
+
+
+def test_a_stand_in_is_no_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow", types.ModuleType("tensorflow"))
+    status = runtime_status("tensorflow")
+    assert status.state == "broken" and "sys.modules" in status.remedy
+
+
+def test_the_version_is_that_of_the_package_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_package(tmp_path, "tensorflow", "2.15.1")
+    (tmp_path / "tensorflow_estimator-2.15.0.dist-info").mkdir()
+    only_path(monkeypatch, tmp_path)
+    assert runtime_status("tensorflow").version == "2.15.1"
+    (tmp_path / "tensorflow-2.15.1.dist-info").rename(tmp_path / "tensorflow_cpu-2.15.2.dist-info")
+    (tmp_path / "tensorflow_estimator-2.15.0.dist-info").rmdir()
+    assert runtime_status("tensorflow").version == "2.15.2"
 
 
 def test_nothing_usable_names_every_reason(monkeypatch: pytest.MonkeyPatch) -> None:

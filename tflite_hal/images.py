@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +16,7 @@ import numpy as np
 
 from tflite_hal.errors import InputError
 from tflite_hal.model import TensorSpec
-from tflite_hal.tensors import quantize
+from tflite_hal.tensors import dequantize, quantize
 
 __all__ = ["fit", "read_labels", "top"]
 
@@ -39,12 +40,13 @@ def fit(
     Pixels are 0 to 255. The real value of one is ``(pixel - mean) / std``, with ``mean`` 0 and ``std`` 1
     for the one that is None. What the tensor gets:
 
-    * float: the real value. With neither given that is 0.0 to 255.0; most models want ``mean=0, std=255``
-      or ``mean=127.5, std=127.5``.
+    * float: the real value. One of them must be given, since the file does not say which values a model
+      was trained on: most want ``mean=0, std=255`` (0 to 1) or ``mean=127.5, std=127.5`` (-1 to 1);
+      ``std=1`` leaves 0.0 to 255.0.
     * integer, neither given: the pixels as they are; for int8 ``pixel - 128``, the int8 twin of raw
       pixels, whatever the scale. A quantised int16 tensor has no such twin: it needs ``mean`` or ``std``.
     * quantised uint8, int8 or int16, either given (even as 0 or 1): ``round(real / scale) + zero_point``,
-      halves to even, clipped to the dtype's range.
+      halves to even, clipped to the dtype's range; more than 1 % clipped is a ``UserWarning``.
 
     Args:
         image: path, ``PIL.Image`` or uint8 array H×W, H×W×1, H×W×3 (RGB) or H×W×4 (RGBA).
@@ -55,7 +57,7 @@ def fit(
 
     Raises:
         InputError: Pillow is not installed, the picture can't be read, the tensor is not shaped as an
-            image or of no such dtype, or ``mean`` and ``std`` don't fit it.
+            image or of no such dtype, or ``mean`` and ``std`` don't fit it or are needed.
     """
     layout = _layout(spec)
     sizes = dict(zip(layout, spec.shape, strict=True))
@@ -69,7 +71,14 @@ def fit(
     if raw and spec.dtype.kind in "iu":
         return _raw(pixels, spec.dtype).reshape(shape)
     real = ((pixels - offset) / divisor).reshape(shape)
-    return real.astype(spec.dtype) if spec.dtype.kind == "f" else _quantize(real, spec)
+    if spec.dtype.kind == "f":
+        return np.asarray(real, spec.dtype)
+    stored, clipped = _quantize(real, spec)
+    if clipped > 0.01:
+        text = f"the picture's values {real.min():.4g} to {real.max():.4g} do not fit input {spec.name!r}"
+        scaling = f"mean={mean} and std={std} may not be this model's"
+        warnings.warn(f"{text}: {clipped:.1%} of them are clipped; {scaling}", stacklevel=2)
+    return stored
 
 
 def _layout(spec: TensorSpec) -> str:
@@ -115,6 +124,11 @@ def _check_dtype(spec: TensorSpec, raw: bool) -> None:
     what, quantized = f"input {spec.name!r} is {spec.dtype}", spec.quantization is not None
     if spec.dtype.kind not in "fiu":
         raise InputError(f"{what}: pictures are numbers")
+    if raw and spec.dtype.kind == "f":
+        remedy = (
+            "give mean=0, std=255 for values of 0 to 1, mean=127.5, std=127.5 for -1 to 1, std=1 for 0 to 255"
+        )
+        raise InputError(f"{what}, and the file does not say how its pixels are scaled", remedy=remedy)
     if spec.dtype.kind == "f":
         return
     if quantized and spec.dtype not in _QUANTIZED:
@@ -195,14 +209,17 @@ def _raw(pixels: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, 
     return (pixels.astype(np.int16) - 128).astype(np.int8) if dtype == np.int8 else pixels.astype(dtype)
 
 
-def _quantize(real: np.ndarray[Any, Any], spec: TensorSpec) -> np.ndarray[Any, Any]:
-    """Store real values as the tensor does."""
+def _quantize(real: np.ndarray[Any, Any], spec: TensorSpec) -> tuple[np.ndarray[Any, Any], float]:
+    """Store real values as the tensor does; also return the share that was clipped."""
     if spec.quantization is None:
         raise InputError(f"input {spec.name!r} is not quantised")
     scales = np.asarray(spec.quantization.scales)
     if not (np.isfinite(scales).all() and (scales > 0).all()):
         raise InputError(f"input {spec.name!r} has a scale that is not positive")
-    return quantize(real, spec)[0]
+    stored, clipped = quantize(real, spec)
+    if clipped:  # a step beyond the end is rounding: 1.0 where the tensor ends at 127/128
+        clipped = float(np.mean(np.abs(dequantize(stored, spec) - real) > 1.5 * scales.max()))
+    return stored, clipped
 
 
 def top(scores: Any, labels: Sequence[str] | None = None, k: int = 5) -> list[tuple[str, float]]:
@@ -212,17 +229,21 @@ def top(scores: Any, labels: Sequence[str] | None = None, k: int = 5) -> list[tu
 
     Args:
         scores: N or 1×N integers or floats; they come back as ``float`` in the same units.
-        labels: N names; None names them ``class 17``. One more or less is not taken for a background.
+        labels: N names, as :func:`read_labels` gives; None names them ``class 17``. One more or less is not
+            taken for a background.
         k: how many, at least 1.
 
     Raises:
-        InputError: the scores are no such array, there are not as many labels, or ``k`` is below 1.
+        InputError: the scores are no such array, ``labels`` is a path or not as many, or ``k`` is below 1.
     """
     array = np.asarray(scores)
     if array.ndim == 2 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 1 or array.dtype.kind not in "fiu" or not array.size:
         raise InputError(f"scores are N or 1×N numbers, not {array.dtype} {list(array.shape)}")
+    if isinstance(labels, (str, bytes, os.PathLike)):
+        remedy = "read the file's labels with images.read_labels(path)"
+        raise InputError(f"labels={labels!r} is text or a path, not the names themselves", remedy=remedy)
     if labels is not None and len(labels) != len(array):
         remedy = "use the labels that belong to this model"
         raise InputError(f"{len(labels)} labels for {len(array)} scores", remedy=remedy)

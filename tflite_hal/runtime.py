@@ -145,17 +145,22 @@ def _load(name: str) -> Runtime:
 
 
 def _import(name: str, version: str) -> Runtime:
-    # Extension modules built for another numpy or another C library fail in all these ways.
+    # Extension modules built for another numpy or another C library fail in all these ways: numpy's own
+    # check raises RuntimeError, Cython's ValueError. AttributeError: a name is missing from the package.
     try:
-        module = importlib.import_module(_MODULES[name])
-    except (ImportError, AttributeError, SystemError, OSError) as error:
+        return _bound(name, version, importlib.import_module(_MODULES[name]))
+    except (ImportError, AttributeError, SystemError, OSError, ValueError, RuntimeError) as error:
         reason = f"{name} {version} can't be imported: {type(error).__name__}: {error}"
-        raise RuntimeUnavailableError(reason, remedy=_pip_line(name)[1]) from error
-    package = sys.modules[name]
-    version = str(getattr(package, "__version__", version))
+        raise RuntimeUnavailableError(reason, remedy=_repair(name, error)) from error
+
+
+def _bound(name: str, version: str, module: Any) -> Runtime:
+    """Collect what is used of an imported runtime."""
+    version = str(getattr(sys.modules[name], "__version__", version))
     if name != "tensorflow":
         api = {key: getattr(module, key) for key in ("Interpreter", "OpResolverType", "load_delegate")}
-        return Runtime(name, version, api, str(module._interpreter_wrapper.__file__ or ""))
+        library = getattr(getattr(module, "_interpreter_wrapper", None), "__file__", None)
+        return Runtime(name, version, api, str(library or ""))
     lite = module.lite
     return Runtime(
         name,
@@ -169,6 +174,13 @@ def _import(name: str, version: str) -> Runtime:
     )
 
 
+def _repair(name: str, error: Exception) -> str:
+    """Return what may bring an installed runtime to work: the other numpy, or installing it again."""
+    if "numpy" in str(error):
+        return "pip install 'numpy<2'" if _numpy_major() >= 2 else "pip install 'numpy>=2'"
+    return _pip_line(name)[1].replace("pip install", "pip install --force-reinstall")
+
+
 def runtime_status(name: str) -> RuntimeStatus:
     """Say whether a runtime is usable, broken or absent, without importing it.
 
@@ -177,10 +189,17 @@ def runtime_status(name: str) -> RuntimeStatus:
     """
     if name not in _MODULES:
         raise RuntimeUnavailableError(f"unknown runtime {name!r}", remedy="use one of " + ", ".join(NAMES))
-    spec = importlib.util.find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
+    try:
+        spec = importlib.util.find_spec(name)
+    except ValueError as error:  # something else was put in sys.modules under its name
+        reason, remedy = f"not a package: {error}", f"take what stands for {name} out of sys.modules"
+        return RuntimeStatus(name, "broken", "", reason, remedy)
+    if spec is None or spec.origin is None:  # without an origin: a mere folder of that name in the path
         reason, remedy = _pip_line(name)
         return RuntimeStatus(name, "absent", "", reason or "not installed", remedy)
+    if not spec.submodule_search_locations:
+        reason = f"the file {spec.origin} is found in its place"
+        return RuntimeStatus(name, "broken", "", reason, f"rename {spec.origin}")
     version = _version_beside(Path(next(iter(spec.submodule_search_locations))))
     if name == "tflite_runtime" and _needs_old_numpy(version) and _numpy_major() >= 2:
         reason = f"tflite-runtime {version} was built for numpy 1, installed is numpy {_numpy_version()}"
@@ -195,7 +214,9 @@ def runtime_statuses() -> tuple[RuntimeStatus, ...]:
 
 def _version_beside(package: Path) -> str:
     """Read the version from the name of the ``.dist-info`` folder: importing metadata costs 50 ms."""
-    found = sorted(package.parent.glob(f"{package.name}*.dist-info"))
+    # Others begin with the same name: tensorflow_cpu is another build of it, tensorflow_estimator is not.
+    exact = sorted(package.parent.glob(f"{package.name}-*.dist-info"))
+    found = exact or sorted(package.parent.glob(f"{package.name}*.dist-info"))
     return found[-1].name[: -len(".dist-info")].rpartition("-")[2] if found else ""
 
 

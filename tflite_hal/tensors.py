@@ -298,7 +298,7 @@ def _floats(given: np.ndarray, spec: TensorSpec, warn: Warn) -> np.ndarray:
     image = shaped and given.shape[-1] in (1, 3, 4)
     if image and given.dtype == np.uint8 and given.max(initial=0) > 1:
         text = f"a uint8 image was given, and its values up to {given.max()} are passed as they are"
-        warn(f"input {spec.name!r} takes {_expected(spec)}: {text}; images.fit scales it as models expect")
+        warn(f"input {spec.name!r} takes {_expected(spec)}: {text}; images.fit with mean and std scales it")
     return array
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-import sys
+import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,40 +14,29 @@ from rich.markup import escape
 
 from tflite_hal import __version__, images
 from tflite_hal.cli import show
+from tflite_hal.cli.group import Group
 from tflite_hal.cli.inputs import read_inputs
 from tflite_hal.errors import TfliteHalError
 from tflite_hal.host import probe_host
 from tflite_hal.kernels import BuiltinKernels
 from tflite_hal.manager import Manager
 from tflite_hal.model import read_model
-from tflite_hal.profiles import explain, load_profiles, match_profile
+from tflite_hal.profiles import explain, load_profiles, match_profile, unknown_delegates
 from tflite_hal.runner import Runner
 from tflite_hal.runtime import RuntimeStatus, runtime_statuses
 from tflite_hal.worker import start_worker
 
 __all__ = ["main"]
 
+#: As in device profiles: beyond it is a typing error, and would be that many threads all the same.
+_MOST_THREADS = 1024
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-class _Group(click.Group):
-    """Turns our errors into one line and exit status 2, unless ``--debug`` asks for the traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
-        try:
-            return super().invoke(ctx)
-        except TfliteHalError as error:
-            if ctx.params.get("debug"):
-                raise
-            click.echo(f"tflite-hal: {' '.join(str(error).split())}", err=True)
-            sys.exit(2)
-
-
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tflite-hal")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def main(debug: bool) -> None:
+def main() -> None:
     """Run TensorFlow Lite models on the hardware that is there."""
 
 
@@ -60,7 +50,7 @@ def _choice_options(command: _Command) -> _Command:
         click.option("--device", help="Kind or id of the device: cpu, npu, usb:0 ..."),
         click.option("--delegate", help="Name of the delegate: never falls back."),
         click.option("--runtime", help="ai_edge_litert, tflite_runtime or tensorflow."),
-        click.option("--threads", type=click.IntRange(1), help="CPU threads."),
+        click.option("--threads", type=click.IntRange(1, _MOST_THREADS), help="CPU threads."),
         click.option("--profile", help="Name or file of a device profile."),
     )
     return functools.reduce(lambda decorated, option: option(decorated), reversed(options), command)
@@ -69,6 +59,9 @@ def _choice_options(command: _Command) -> _Command:
 def _runner(model: str, choice: Mapping[str, Any]) -> Runner:
     """Open by explicit choice where a delegate or device is named, else automatically."""
     common = {key: choice[key] for key in ("runtime", "threads", "profile")}
+    here = os.cpu_count()
+    if choice["threads"] and here and choice["threads"] > here:
+        warnings.warn(f"--threads {choice['threads']} on {here} CPUs is slower than one each", stacklevel=2)
     if choice["delegate"] or choice["device"]:
         return Runner(model, device=choice["device"], delegate=choice["delegate"], **common)
     return Runner.auto(model, **common)
@@ -82,7 +75,7 @@ def _runner(model: str, choice: Mapping[str, Any]) -> Runner:
 def probe(root: str, as_json: bool) -> None:
     """Show this machine: host, runtimes, delegates, devices, problems and remedies."""
     host, manager = probe_host(root), Manager()
-    profiles, _ = load_profiles(manager.profile_folders)
+    profiles, errors = load_profiles(manager.profile_folders)
     match = match_profile(host, profiles)
     probes = manager.probe(host)
     runtimes = [_proven(status) for status in runtime_statuses()] if host.live else []
@@ -91,6 +84,7 @@ def probe(root: str, as_json: bool) -> None:
             {
                 **host.to_dict(),
                 "profile": None if match is None else match.profile.name,
+                "profile_errors": [str(error) for error in errors],
                 "runtimes": [status.to_dict() for status in runtimes],
                 "delegates": {name: found.to_dict() for name, found in probes.items()},
                 "plugins": [plugin.to_dict() for plugin in manager.plugins],
@@ -102,39 +96,26 @@ def probe(root: str, as_json: bool) -> None:
         out, host, None if match is None else f"{match.profile.name} ({', '.join(match.reasons)})"
     )
     show.print_runtimes(out, runtimes)
-    rows = show.table("delegate", "device", "what")
-    for name, found in probes.items():
-        for device in found.devices:
-            rows.add_row(name, f"{device.id} ({device.kind})", device.name)
-        for problem in found.problems:
-            rows.add_row(
-                name,
-                f"[yellow]{escape(problem.device or '-')}[/]",
-                show.problem(problem.evidence, problem.remedy),
-            )
-        if not found.devices and not found.problems:
-            rows.add_row(name, "[dim]-[/]", "[dim]no such device here[/]")
-    builtin = BuiltinKernels()
-    rows.add_row(builtin.name, "cpu (cpu)", builtin.description)
-    for plugin in manager.plugins:
-        if plugin.problem:
-            rows.add_row(f"[red]plugin {escape(plugin.name)}[/]", "-", escape(plugin.problem))
-    out.print(rows)
+    show.print_delegates(out, probes, manager.plugins)
+    for error in errors:
+        out.print(f"[red]{escape(str(error))}[/]")
 
 
 def _proven(status: RuntimeStatus) -> RuntimeStatus:
     """Import a runtime in a worker: only that shows that it can be used, and it may die of it."""
     if status.state != "usable":
         return status
-    worker = None
     try:
         worker = start_worker(f"runtime {status.name}", runtime=None)
+    except TfliteHalError as error:  # says nothing of the runtime
+        reason = f"{status.version}, installed; importing it was not tried: {error.reason}"
+        return status._replace(state="unchecked", reason=reason, remedy=error.remedy)
+    try:
         worker.request("runtime", limit=60.0, stage="importing it", name=status.name)
     except TfliteHalError as error:
         return status._replace(state="broken", reason=error.reason, remedy=error.remedy)
     finally:
-        if worker is not None:
-            worker.close()
+        worker.close()
     return status
 
 
@@ -161,23 +142,33 @@ def plugins(as_json: bool) -> None:
 )
 @_json_option
 def profiles(root: str, as_json: bool) -> None:
-    """List device profiles, and why each does or does not match this machine."""
-    found, errors = load_profiles(Manager().profile_folders)
-    reasons = {name: (matched, reason) for name, matched, reason in explain(probe_host(root), found)}
+    """List device profiles, which is in force here, and why each does or does not match."""
+    manager, host = Manager(), probe_host(root)
+    found, errors = load_profiles(manager.profile_folders)
+    known = {delegate.name for delegate in manager.delegates} | {BuiltinKernels.name}
+    remarks = [remark for profile in found for remark in unknown_delegates(profile, known)]
+    match = match_profile(host, found)
+    chosen = None if match is None else match.profile.name
+    reasons = {name: (matched, reason) for name, matched, reason in explain(host, found)}
     if as_json:
         rows = [{**p.to_dict(), "matches": reasons[p.name][0], "reason": reasons[p.name][1]} for p in found]
-        show.print_json({"profiles": rows, "errors": [str(error) for error in errors]})
+        problems = [str(error) for error in errors]
+        show.print_json({"in_force": chosen, "profiles": rows, "errors": problems, "warnings": remarks})
         return
     listing = show.table("profile", "title", "matches here", "delegates")
     for profile in found:
         matched, reason = reasons[profile.name]
         mark = "[green]yes[/]" if matched else "[dim]no[/]"
+        if match is not None and profile.name == chosen:
+            mark, reason = "[bold green]in force[/]", "; ".join(match.reasons)
         listing.add_row(
             profile.name, escape(profile.title), f"{mark}: {escape(reason)}", " > ".join(profile.delegates)
         )
     show.console().print(listing)
     for error in errors:
         show.console().print(f"[red]{escape(str(error))}[/]")
+    for remark in remarks:
+        show.console().print(f"[yellow]{escape(remark)}[/]")
 
 
 @main.command()
@@ -228,7 +219,10 @@ def run(
     as_json: bool,
     **choice: Any,
 ) -> None:
-    """Run MODEL once and show its outputs; random input when none is given."""
+    """Run MODEL once and show its outputs, as real numbers where they are quantised.
+
+    Without --input it gets random numbers: the answers show that it runs, and mean nothing.
+    """
     names = images.read_labels(labels) if labels else None
     with _runner(model, choice) as runner:
         inputs = read_inputs(sources, runner.inputs, mean, std)
@@ -238,11 +232,17 @@ def run(
             runner.reset()
         if as_json:
             show.print_json(
-                {"selection": runner.selection.to_dict(), "outputs": [show.listed(r) for r in results]}
+                {
+                    "selection": runner.selection.to_dict(),
+                    "input": list(sources) or "random",
+                    "outputs": [show.listed(r) for r in results],
+                }
             )
             return
         out = show.console()
         out.print(escape(str(runner.selection)), highlight=False)
+        if not sources:
+            out.print("input: random numbers, so the answers mean nothing; give --input FILE")
         for result in results:
             show.print_result(out, result, names, top)
 

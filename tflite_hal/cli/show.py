@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -13,13 +13,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from tflite_hal import images
+from tflite_hal.delegate import Probe
 from tflite_hal.host import HostInfo
+from tflite_hal.kernels import BuiltinKernels
+from tflite_hal.manager import Plugin
 from tflite_hal.model import ModelInfo, TensorSpec
 from tflite_hal.runtime import RuntimeStatus
 
 __all__ = [
     "console",
     "listed",
+    "print_delegates",
     "print_host",
     "print_json",
     "print_result",
@@ -72,10 +76,28 @@ def print_runtimes(console: Console, runtimes: Sequence[RuntimeStatus]) -> None:
     if not runtimes:
         return
     rows = table("runtime", "state", "what")
-    colours = {"usable": "green", "broken": "red", "absent": "dim"}
+    colours = {"usable": "green", "broken": "red", "absent": "dim", "unchecked": "yellow"}
     for status in runtimes:
         what = status.version if status.state == "usable" else problem(status.reason, status.remedy)
         rows.add_row(status.name, f"[{colours[status.state]}]{status.state}[/]", what)
+    console.print(rows)
+
+
+def print_delegates(console: Console, probes: Mapping[str, Probe], plugins: Sequence[Plugin]) -> None:
+    """Print what each delegate found, the kernels that are always there, and which plugins are broken."""
+    rows = table("delegate", "device", "what")
+    for name, found in probes.items():
+        for device in found.devices:
+            rows.add_row(name, f"{escape(device.id)} ({escape(device.kind)})", escape(device.name))
+        for one in found.problems:
+            place = f"[yellow]{escape(one.device or '-')}[/]"
+            rows.add_row(name, place, problem(one.evidence, one.remedy))
+        if not found.devices and not found.problems:
+            rows.add_row(name, "[dim]-[/]", "[dim]no such device here[/]")
+    rows.add_row(BuiltinKernels.name, "cpu (cpu)", BuiltinKernels.description)
+    for plugin in plugins:
+        if plugin.problem:
+            rows.add_row(f"[red]plugin {escape(plugin.name)}[/]", "-", escape(plugin.problem))
     console.print(rows)
 
 

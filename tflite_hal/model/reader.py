@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from tflite_hal.errors import ModelError
-from tflite_hal.model.flatfile import DAMAGE, Flatfile, NoSuchNumber, names, text, within
+from tflite_hal.model.flatfile import DAMAGE, Flatfile, NoSuchNumber, names, within
 from tflite_hal.model.info import ModelInfo, Operator, Quantization, Signature, TensorSpec
 
 __all__ = ["Model", "read_model"]
@@ -140,11 +140,12 @@ class _Reader:
             raise ValueError("no subgraph")
         buffers = list(self._file.items(self._model, "Buffers"))
         for metadata in self._file.items(self._model, "Metadata"):
-            text(metadata.Name())
+            self._file.text(metadata.Name())
         tensors = [list(self._file.items(graph, "Tensors")) for graph in graphs]
-        for graph, of_graph in zip(graphs, tensors, strict=True):
+        inner: list[set[int]] = [set() for _ in graphs]  # intermediate tensors, of each graph
+        for graph, of_graph, found in zip(graphs, tensors, inner, strict=True):
             for operator in self._file.items(graph, "Operators"):
-                self._file.check_operator(operator, len(of_graph))
+                found.update(self._file.check_operator(operator, len(of_graph)))
             for tensor in of_graph:
                 if tensor.Buffer():  # 0 is none
                     within(tensor.Buffer(), buffers, "buffer")
@@ -154,7 +155,7 @@ class _Reader:
         return ModelInfo(
             size=len(self._data),
             sha256=hashlib.sha256(self._data).hexdigest(),
-            description=text(self._model.Description()),
+            description=self._file.text(self._model.Description()),
             version=self._model.Version(),
             inputs=inputs,
             outputs=self._specs(graphs[0], "Outputs", tensors[0]),
@@ -162,8 +163,8 @@ class _Reader:
             operators=operators,
             subgraphs=len(graphs),
             types=tuple(sorted(types)),
-            precision=self._precision(tensors[0], buffers),
-            stateful=_stateful(operators, [t for of_graph in tensors for t in of_graph]),
+            precision=self._precision(tensors[0], buffers, inner[0]),
+            stateful=self._stateful(operators, tensors),
             parameters_bytes=sum(_buffer_size(buffer) for buffer in buffers),
         )
 
@@ -181,21 +182,22 @@ class _Reader:
         number = max(code.DeprecatedBuiltinCode(), code.BuiltinCode())
         custom = number == self._custom_code
         if custom:
-            name = text(code.CustomCode()) or "(custom operator without name)"
+            name = self._file.text(code.CustomCode()) or "(custom operator without name)"
         else:
             name = self._operator_names.get(number, f"OPERATOR_{number}")
         return name, custom, code.Version()
 
     def _specs(self, graph: Any, which: str, tensors: list[Any]) -> tuple[TensorSpec, ...]:
-        indices = [int(index) for index in self._file.items(graph, which)]
+        indices = self._file.numbers(graph, which)
         return tuple(self._spec(tensors[within(index, tensors, which)], index) for index in indices)
 
     def _spec(self, tensor: Any, index: int) -> TensorSpec:
-        stored = tuple(int(n) for n in self._file.items(tensor, "Shape"))
-        signature = tuple(int(n) for n in self._file.items(tensor, "ShapeSignature"))
+        self._file.spend(10)  # about what the rest of this costs
+        stored = tuple(self._file.numbers(tensor, "Shape"))
+        signature = tuple(self._file.numbers(tensor, "ShapeSignature"))
         kind = self._type(tensor)
         return TensorSpec(
-            name=text(tensor.Name()),
+            name=self._file.text(tensor.Name()),
             tensor_index=index,
             shape=_shape(stored, signature),
             dtype=np.dtype(_NUMPY_TYPES.get(kind, "O")),
@@ -211,8 +213,8 @@ class _Reader:
         parameters = tensor.Quantization()
         if parameters is None:
             return None
-        scales = tuple(float(scale) for scale in self._file.items(parameters, "Scale"))
-        zeros = tuple(int(zero) for zero in self._file.items(parameters, "ZeroPoint"))
+        scales = tuple(self._file.numbers(parameters, "Scale"))
+        zeros = tuple(self._file.numbers(parameters, "ZeroPoint"))
         if not scales or not any(scales):
             return None
         zeros = zeros if len(zeros) == len(scales) else (zeros[0] if zeros else 0,) * len(scales)
@@ -232,18 +234,23 @@ class _Reader:
         specs: dict[str, tuple[TensorSpec, ...]] = {}
         for which in ("Inputs", "Outputs"):
             maps = list(self._file.items(definition, which))
-            names[which] = tuple(text(one.Name()) for one in maps)
+            names[which] = tuple(self._file.text(one.Name()) for one in maps)
             places = [within(one.TensorIndex(), tensors[number], "tensor") for one in maps]
             specs[which] = tuple(self._spec(tensors[number][place], place) for place in places)
-        key = text(definition.SignatureKey())
+        key = self._file.text(definition.SignatureKey())
         return Signature(key, names["Inputs"], specs["Inputs"], names["Outputs"], specs["Outputs"], number)
 
-    def _precision(self, tensors: list[Any], buffers: list[Any]) -> str:
-        """Name the model by its weights and activations: constant tensors have a buffer with data."""
+    def _precision(self, tensors: list[Any], buffers: list[Any], inner: set[int]) -> str:
+        """Name the model by its weights and activations: constant tensors have a buffer with data.
+
+        What an operator keeps for itself, within a call or between calls, has a precision of its own.
+        """
         sizes = [_buffer_size(buffer) for buffer in buffers]
         weights: set[str] = set()
         activations: set[str] = set()
-        for tensor in tensors:
+        for index, tensor in enumerate(tensors):
+            if index in inner or tensor.IsVariable():
+                continue
             place = tensor.Buffer()
             constant = place < len(sizes) and sizes[place] > 0
             (weights if constant else activations).add(self._type(tensor))
@@ -253,8 +260,15 @@ class _Reader:
             return "hybrid" if weights & {"int8", "uint8", "int4"} else "float32"
         return next((kind for kind in ("int16", "int8", "uint8", "float16") if kind in activations), "other")
 
-    def _list(self, name: str) -> list[Any]:
-        return list(self._file.items(self._model, name))
+    def _stateful(self, operators: tuple[Operator, ...], tensors: list[list[Any]]) -> str:
+        resources = [operator.name for operator in operators if operator.name in _VARIABLE_OPERATORS]
+        if resources:
+            return f"resource variables ({', '.join(sorted(set(resources)))})"
+        variables = [tensor for of_graph in tensors for tensor in of_graph if tensor.IsVariable()]
+        if not variables:
+            return ""
+        shown = ", ".join(self._file.text(tensor.Name()) for tensor in variables[:4])
+        return f"variable tensors ({shown}{', ...' if len(variables) > 4 else ''})"
 
 
 def _buffer_size(buffer: Any) -> int:
@@ -267,15 +281,3 @@ def _shape(stored: tuple[int, ...], signature: tuple[int, ...]) -> tuple[int, ..
     if len(signature) != len(stored):
         return stored
     return tuple(-1 if mark == -1 else size for mark, size in zip(signature, stored, strict=True))
-
-
-def _stateful(operators: tuple[Operator, ...], tensors: list[Any]) -> str:
-    resources = [operator.name for operator in operators if operator.name in _VARIABLE_OPERATORS]
-    if resources:
-        return f"resource variables ({', '.join(sorted(set(resources)))})"
-    variables = [text(tensor.Name()) for tensor in tensors if tensor.IsVariable()]
-    return (
-        f"variable tensors ({', '.join(variables[:4])}{', ...' if len(variables) > 4 else ''})"
-        if variables
-        else ""
-    )

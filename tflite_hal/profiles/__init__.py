@@ -9,10 +9,13 @@ installed plugins, or from files that only the user (or root) can change.
 earlier the board lists the string, since device trees go from board to chip. Each required CPU feature
 counts 10 (nine at most), ``arch`` and ``os`` 1 each: so any identification beats any features, and any
 features beat ``arch`` and ``os``. A fact the host does not know never fulfils a requirement.
+
+**Of equal matches** the user's own profile (TFLITE_HAL_PROFILE_PATH, in its order) wins, then a plugin's,
+then the package's; within a folder the first by file name. A profile given by path or name is not matched.
 """
 
 from tflite_hal.profiles.loading import load_profile, load_profiles, profile_folders
-from tflite_hal.profiles.matching import explain, match_profile
+from tflite_hal.profiles.matching import explain, match_profile, unknown_delegates
 from tflite_hal.profiles.schema import PROVENANCE, DeviceProfile, Fact, Match, ProfileMatch, Quirk
 from tflite_hal.profiles.validation import parse_profile
 
@@ -29,4 +32,5 @@ __all__ = [
     "match_profile",
     "parse_profile",
     "profile_folders",
+    "unknown_delegates",
 ]

@@ -1,4 +1,4 @@
-"""Where profiles come from, and who may have written them."""
+"""Where profiles come from, who may have written them, and whose goes before whose."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from pathlib import Path
 from tflite_hal.errors import ProfileError
 from tflite_hal.profiles.document import MAX_BYTES, At
 from tflite_hal.profiles.schema import DeviceProfile
-from tflite_hal.profiles.trust import require_owned
+from tflite_hal.profiles.trust import require_owned_file
 from tflite_hal.profiles.validation import parse_profile
 
 __all__ = ["load_profile", "load_profiles", "profile_folders"]
+
+#: Whose a profile is; of equal matches the lowest wins: what the user wrote is about this machine.
+_USER, _PLUGIN, _PACKAGE = range(3)
 
 
 def profile_folders(extra: Iterable[str | Path] = ()) -> list[Path]:
@@ -28,14 +31,15 @@ def load_profiles(
 ) -> tuple[tuple[DeviceProfile, ...], tuple[ProfileError, ...]]:
     """Load every profile there is, and tell what is wrong with the others.
 
+    They come in the order that decides between equal matches: those of TFLITE_HAL_PROFILE_PATH, those of
+    plugins, those of the package. Of two with one name a built-in stays, else the first in that order.
+
     Args:
         extra_folders: folders of installed plugins; trusted as the plugins themselves.
-
-    Of two profiles with one name the first found wins, so a built-in can't be replaced.
     """
-    found: dict[str, DeviceProfile] = {}
+    found: dict[str, tuple[int, DeviceProfile]] = {}
     errors: list[ProfileError] = []
-    for place, check_owner in _places(extra_folders):
+    for place, origin in _places(extra_folders):
         try:
             files = _files(place)
         except ProfileError as error:
@@ -43,39 +47,50 @@ def load_profiles(
             continue
         for file in files:
             try:
-                _add(load_profile(file, check_owner=check_owner), found)
+                profile = _load(file, check_owner=origin == _USER)
+                _check_file_name(profile)
+                _add(profile, origin, found)
             except ProfileError as error:
                 errors.append(error)
-    return tuple(found.values()), tuple(errors)
+    listed = sorted(found.values(), key=lambda entry: entry[0])  # stable: the order within each origin stays
+    return tuple(profile for _, profile in listed), tuple(errors)
 
 
-def load_profile(path: str | Path, *, check_owner: bool = False) -> DeviceProfile:
+def load_profile(path: str | Path) -> DeviceProfile:
     """Read and validate one profile.
 
-    Args:
-        path: the file; naming it here is trusting it.
-        check_owner: refuse a file that, or whose folder, others than the user and root can change,
-            as is done for TFLITE_HAL_PROFILE_PATH.
+    A profile may say which libraries are loaded, so the file and its folder must belong to the user or
+    root, and nobody else may be able to write them. The package's own are trusted as the package is.
 
     Raises:
-        ProfileError: names the file, the key path, what was expected and what was given.
+        ProfileError: names the file, the key path, what was expected and what was given; or whose it is.
     """
     file = Path(path)
+    own = os.path.realpath(file.parent) == os.path.realpath(_builtin_folder())
+    return _load(file, check_owner=not own)
+
+
+def _load(file: Path, *, check_owner: bool) -> DeviceProfile:
+    text = _read(file)
     if check_owner:
-        for part in dict.fromkeys((file, file.parent, Path(os.path.realpath(file)).parent)):
-            require_owned(part, At(str(file)))
-    return parse_profile(_read(file), str(file))
+        require_owned_file(file, At(str(file)))
+    return parse_profile(text, str(file))
 
 
-def _places(extra: Iterable[str | Path]) -> list[tuple[Path, bool]]:
-    """Return files and folders, each with whether its owner has to be checked."""
+def _builtin_folder() -> Path:
+    """Return the folder inside the package, or beside it in a checkout."""
     package = Path(__file__).parent.parent
     inside, beside = package / "device_profiles", package.parent / "device_profiles"
+    return inside if inside.is_dir() or not beside.is_dir() else beside
+
+
+def _places(extra: Iterable[str | Path]) -> list[tuple[Path, int]]:
+    """Return files and folders in the order of reading, each with whose it is."""
     named = os.environ.get("TFLITE_HAL_PROFILE_PATH", "").split(os.pathsep)
     return [
-        (inside if inside.is_dir() or not beside.is_dir() else beside, False),
-        *((Path(entry), True) for entry in named if entry),
-        *((Path(entry), False) for entry in extra),
+        (_builtin_folder(), _PACKAGE),
+        *((Path(entry), _USER) for entry in named if entry),
+        *((Path(entry), _PLUGIN) for entry in extra),
     ]
 
 
@@ -88,8 +103,15 @@ def _files(place: Path) -> list[Path]:
         raise ProfileError(f"{place}: can't be listed: {error.strerror}") from error
 
 
-def _add(profile: DeviceProfile, found: dict[str, DeviceProfile]) -> None:
-    first = found.setdefault(profile.name, profile)
+def _check_file_name(profile: DeviceProfile) -> None:
+    """Hold that a profile is found by its name, also by people."""
+    stem = Path(profile.path).stem
+    if profile.name != stem:
+        raise At(profile.path, "name").fail(f"the file's own name, {stem!r}", repr(profile.name))
+
+
+def _add(profile: DeviceProfile, origin: int, found: dict[str, tuple[int, DeviceProfile]]) -> None:
+    _, first = found.setdefault(profile.name, (origin, profile))
     if Path(first.path) != Path(profile.path):
         raise At(profile.path, "name").fail("a name of its own", f"{profile.name!r}, used by {first.path}")
 
@@ -97,7 +119,7 @@ def _add(profile: DeviceProfile, found: dict[str, DeviceProfile]) -> None:
 def _read(file: Path) -> str:
     try:
         if not file.is_file():
-            raise ProfileError(f"{file}: no such file")
+            raise ProfileError(f"{file}: {'is no file' if file.exists() else 'no such file'}")
         with file.open("rb") as stream:
             return stream.read(MAX_BYTES + 1).decode("utf-8")
     except OSError as error:

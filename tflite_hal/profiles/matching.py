@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tflite_hal.profiles.schema import DeviceProfile, Match, ProfileMatch
@@ -10,7 +10,7 @@ from tflite_hal.profiles.schema import DeviceProfile, Match, ProfileMatch
 if TYPE_CHECKING:
     from tflite_hal.host import HostInfo
 
-__all__ = ["explain", "match_profile"]
+__all__ = ["explain", "match_profile", "unknown_delegates"]
 
 
 class _Verdict(NamedTuple):
@@ -20,20 +20,20 @@ class _Verdict(NamedTuple):
 
 
 def match_profile(host: HostInfo, profiles: Iterable[DeviceProfile]) -> ProfileMatch | None:
-    """Return the most specific profile that fits, or None; of equals the first by name, saying so."""
+    """Return the most specific profile that fits, or None; of equals the first given, saying so."""
     fitting = [
         ProfileMatch(profile, verdict.score, verdict.hits)
         for profile, verdict in ((profile, _judge(profile.match, host)) for profile in profiles)
         if not verdict.misses
     ]
-    fitting.sort(key=lambda match: (-match.specificity, match.profile.name))
+    fitting.sort(key=lambda match: -match.specificity)  # stable: equals keep the order they were given in
     if not fitting:
         return None
     best = fitting[0]
     tied = [match.profile.name for match in fitting[1:] if match.specificity == best.specificity]
     if not tied:
         return best
-    return best._replace(reasons=(*best.reasons, f"tie with {', '.join(tied)}: the first by name"))
+    return best._replace(reasons=(*best.reasons, f"tie with {', '.join(tied)}, which come after it"))
 
 
 def explain(host: HostInfo, profiles: Iterable[DeviceProfile]) -> list[tuple[str, bool, str]]:
@@ -43,6 +43,27 @@ def explain(host: HostInfo, profiles: Iterable[DeviceProfile]) -> list[tuple[str
         verdict = _judge(profile.match, host)
         rows.append((profile.name, not verdict.misses, "; ".join(verdict.misses or verdict.hits)))
     return rows
+
+
+def unknown_delegates(profile: DeviceProfile, known: Collection[str]) -> list[str]:
+    """Return, per name that no delegate has, where the profile uses it: a typing error has no effect.
+
+    Args:
+        profile: it may rightly name delegates whose plugins are not installed here.
+        known: the names there are.
+    """
+    import difflib
+
+    places = {f"delegates[{index}]": name for index, name in enumerate(profile.delegates)}
+    places |= {f"options.{name}": name for name in profile.options}
+    places |= {f"environment.{name}": name for name in profile.environment}
+    remarks = []
+    for place, name in places.items():
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {close[0]!r}?" if close else "a misspelling, or its plugin is not installed"
+            remarks.append(f"{profile.path}: {place}: no delegate {name!r} here: {hint}")
+    return remarks
 
 
 def _judge(match: Match, host: HostInfo) -> _Verdict:

@@ -47,6 +47,15 @@ def _matching(pattern: str, expected: str) -> _Check:
     return _that(lambda value: isinstance(value, str) and re.fullmatch(pattern, value), expected)
 
 
+def _all_of(*checks: _Check) -> _Check:
+    def check(value: Any, at: At) -> Any:
+        for one in checks:
+            value = one(value, at)
+        return value
+
+    return check
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and all(char.isprintable() or char == "\n" for char in value)
 
@@ -143,6 +152,10 @@ def _match(known: Mapping[str, _Check]) -> _Check:
 
 _text: Final = _that(lambda value: _is_text(value) and value.strip(), "text (in quotes, if it is a number)")
 _name: Final = _matching(r"[a-z0-9]+([._-][a-z0-9]+)*", "a name of a-z, 0-9 and - _ . between them")
+#: The runtime's own kernels are last in every choice, whatever the order says.
+_delegate: Final = _all_of(
+    _name, _that(lambda value: value != "builtin", "a delegate; builtin is always last")
+)
 _bus_id: Final = _matching(r"[0-9a-f]{4}:[0-9a-f]{4}", 'an id like "1a6e:089a", in lower case and quotes')
 _variable_name: Final = _matching(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")
 _provenance: Final = _that(lambda value: value in PROVENANCE, " or ".join(PROVENANCE))
@@ -164,7 +177,7 @@ FIELDS: Final[dict[str, _Check]] = {
     "name": _name,
     "title": _text,
     "match": _match({**_ALTERNATIVE, "any_of": _list_of(_match(_ALTERNATIVE))}),
-    "delegates": _list_of(_name),
+    "delegates": _list_of(_delegate),
     "threads": _list_of(_thread_count),
     "options": _table_of(_name, lambda _, value, at: _options(value, at)),
     "environment": _table_of(_name, lambda _, value, at: _variables(value, at)),
