@@ -68,7 +68,7 @@ def predict(path: Path) -> str:
     with Runner.auto(path, threads=1) as runner:
         inputs = seeded_inputs(runner.inputs)
         given = inputs[0] if len(inputs) == 1 else inputs
-        same = hand_written(runner._opened.session._interpreter, inputs)
+        same = hand_written(runner._life.active.opened.session._interpreter, inputs)
         ours, hand = medians(lambda: runner.predict(given), same)
         return f"predict / hand-written {ours / hand:.3f} ({(ours - hand) * 1e6:+.1f} µs of {hand * 1e6:.0f})"
 

@@ -23,7 +23,7 @@ class GpuDelegate(Delegate):
         if not seen:
             return Probe()
         evidence = f"{', '.join(seen)} is there, but this release can't run models on a GPU"
-        return Probe((), (Problem("open", evidence, "use the CPU"),))
+        return Probe((), (Problem("open", evidence, "use the CPU", kind="gpu"),))
 
 
 @hookimpl

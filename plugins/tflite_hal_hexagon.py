@@ -27,7 +27,7 @@ class HexagonDelegate(Delegate):
         library = host.find_library(*_LIBRARIES)
         found = f"with {library}" if library else f"without {' or '.join(_LIBRARIES)}"
         evidence = f"{', '.join(nodes)} {found}: this release can't run models on Hexagon"
-        return Probe((), (Problem("open", evidence, "use the CPU"),))
+        return Probe((), (Problem("open", evidence, "use the CPU", kind="dsp"),))
 
 
 @hookimpl

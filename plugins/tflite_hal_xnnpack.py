@@ -48,7 +48,8 @@ class XnnpackDelegate(Delegate):
         """Return the CPU, where the runtimes' builds have XNNPACK."""
         if host.arch in ("armv7l", "armv6l"):
             evidence = f"the runtimes for {host.arch} are built without XNNPACK; their built-in kernels run"
-            return Probe((), (Problem("runtime", evidence, "install a 64-bit system if the board has one"),))
+            remedy = "install a 64-bit system if the board has one"
+            return Probe((), (Problem("runtime", evidence, remedy, kind="cpu"),))
         return Probe((Device("cpu", "cpu", host.cpu.model or "CPU", {"threads": _threads(host)}),))
 
     def configurations(

@@ -46,7 +46,8 @@ def models() -> Path:
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test finds plugins anew and reads no settings of the person who runs it."""
     if "tflite_hal.runner" in sys.modules:
-        monkeypatch.setattr("tflite_hal.runner.choice._known", {})
+        monkeypatch.setattr("tflite_hal.runner.choice._managers", {})
+        monkeypatch.setattr("tflite_hal.runner.rest._until", {})
     for name in (
         "TFLITE_HAL_RUNTIME",
         "TFLITE_HAL_PROFILE_PATH",

@@ -214,7 +214,7 @@ def test_it_ends_the_process(
 ) -> None:
     if fault == "hang":  # only where it is waited for: a busy machine opens slowly
         limit = "open" if WHILE[stage] == "opening" else "run"
-        monkeypatch.setattr("tflite_hal.remote.LIMITS", {"open": 10.0, "run": 30.0, limit: 1.0})
+        monkeypatch.setattr("tflite_hal.remote.session.LIMITS", {"open": 10.0, "run": 30.0, limit: 1.0})
     place = "run 2" if stage == "run" else stage
     error = WorkerHungError if fault == "hang" else WorkerCrashedError
     with pytest.raises(error) as caught:

@@ -31,7 +31,7 @@ FOR_THE_EDGE_TPU = [
 
 def raw_session(runner: Runner, path: Path):
     """Open the raw interpreter with the kernels and threads the runner chose."""
-    candidate = runner._opened.candidate
+    candidate = runner._life.active.opened.candidate
     delegates = []
     if runner.delegate == "xnnpack" and runner.runtime.name == "tflite_runtime":
         from tflite_hal_xnnpack import _Native

@@ -71,22 +71,21 @@ def choose(digits: Path):
 
         host = probe_host()
         probes = {delegate.name: delegate.probe(host) for delegate in delegates}
-        found, refused = candidates(read_model(digits), delegates, probes, of, load_runtime(), wish or Wish())
+        found, refused, _ = candidates(
+            read_model(digits), delegates, probes, of, load_runtime(), wish or Wish()
+        )
         return [candidate.delegate.name for candidate in found], {a.delegate: a for a in refused}, found
 
     return run
 
 
-def test_by_kind_and_name_the_cpu_last_foreign_not_at_all(choose) -> None:
-    names, refused, _ = choose()
-    assert names == ["beta", "zeta", "alpha", "quick", "builtin"]
-    assert refused["foreign"].outcome is Outcome.UNTRIED
-    assert "delegates=['foreign']" in refused["foreign"].reason
+def test_by_kind_and_name_the_cpu_last(choose) -> None:
+    assert choose()[0] == ["beta", "foreign", "zeta", "alpha", "quick", "builtin"]
 
 
 def test_the_profiles_order_comes_first_the_cpu_stays_last(choose) -> None:
     names, _, _ = choose(of=profile(delegates="[quick, alpha]"))
-    assert names == ["alpha", "beta", "zeta", "quick", "builtin"]
+    assert names == ["alpha", "beta", "foreign", "zeta", "quick", "builtin"]
 
 
 def test_the_callers_order_comes_before_the_profiles(choose) -> None:
@@ -105,7 +104,7 @@ def test_the_callers_order_comes_before_the_profiles(choose) -> None:
         (Wish(device="npu", exclude=("cpu",)), ["foreign", "zeta"]),
         (Wish(device="npu", cpu_last=False), ["foreign", "zeta"]),
         (Wish(device="cpu", cpu_last=False), ["quick", "builtin"]),
-        (Wish(exclude=("tpu", "zeta", "cpu:0")), ["alpha", "builtin"]),
+        (Wish(exclude=("tpu", "zeta", "cpu:0")), ["foreign", "alpha", "builtin"]),
         (Wish(exclude=("gpu", "tpu", "npu", "cpu")), []),
     ],
 )
@@ -159,8 +158,39 @@ def test_options_come_from_profile_configuration_and_caller(choose) -> None:
     assert [c.configuration.options for c in choose([own], Wish(options={"speed": 3}), of)[2]] == [
         {"speed": 3}
     ]
-    refused = choose([own], of=profile(options="{own: {colour: 1}}"))[1]
-    assert "no option 'colour'" in refused["own"].reason
+
+
+def test_a_mistake_in_a_profiles_options_costs_that_option_only(digits: Path) -> None:
+    own = make("own", "npu", own=True)
+    of = profile(options="{own: {colour: 1, speed: 2}}")
+    probes = {"own": own.probe(None)}
+    found, refused, notes = candidates(read_model(digits), [own], probes, of, load_runtime(), Wish())
+    assert [candidate.configuration.options for candidate in found] == [{"speed": 2}]
+    assert refused == []
+    assert "no option 'colour'" in notes[0]
+
+
+def test_a_problem_of_another_kind_of_device_is_not_what_was_asked_for(digits: Path) -> None:
+    gpu = make("gpu", "")
+    type(gpu).probe = lambda self, host: Probe((), (Problem("open", "no GPU here", kind="gpu"),))
+    given = (read_model(digits), [gpu], {"gpu": gpu.probe(None)}, None, load_runtime())
+    assert candidates(*given, Wish(device="tpu")).refused[0].outcome is Outcome.EXCLUDED
+    assert candidates(*given, Wish(device="gpu")).refused[0].outcome is Outcome.UNAVAILABLE
+
+
+def test_the_plain_cpu_is_not_a_vendors_engine(choose) -> None:
+    engine = make("engine", "cpu")
+    names, refused, _ = choose([engine, BuiltinKernels()], Wish(device="cpu", cpu_last=False))
+    assert names == ["builtin"]
+    assert "not one of the runtime's own" in refused["engine"].reason
+    assert choose([engine, BuiltinKernels()])[0] == ["engine", "builtin"]
+    assert choose([engine, BuiltinKernels()], Wish(delegates=["engine"], device="cpu"))[0][0] == "engine"
+
+
+def test_threads_that_nothing_takes_are_told(digits: Path) -> None:
+    own = make("own", "npu", own=True)
+    given = (read_model(digits), [own], {"own": own.probe(None)}, None, load_runtime())
+    assert candidates(*given, Wish(threads=2)).notes == ["threads=2 has no effect on own"]
 
 
 def test_the_stage_of_a_failure_is_recorded(install, digits: Path) -> None:

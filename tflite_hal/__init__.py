@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tflite_hal import images
+    from tflite_hal.accuracy import Check, Comparison
     from tflite_hal.benchmark import BenchmarkResult
     from tflite_hal.delegate import (
         Configuration,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from tflite_hal.errors import (
         ClosedError,
         DelegateError,
+        DeviceBusyError,
         InputError,
         ModelError,
         NoDelegateError,
@@ -51,11 +53,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 _HOMES = {
+    "accuracy": ("Check", "Comparison"),
     "benchmark": ("BenchmarkResult",),
     "delegate": ("Configuration", "Delegate", "Device", "Option", "Probe", "Problem"),
     "errors": (
         "ClosedError",
         "DelegateError",
+        "DeviceBusyError",
         "InputError",
         "ModelError",
         "NoDelegateError",
@@ -83,12 +87,15 @@ __all__ = [
     "Attempt",
     "BenchmarkResult",
     "Call",
+    "Check",
     "ClosedError",
+    "Comparison",
     "Configuration",
     "Coverage",
     "Delegate",
     "DelegateError",
     "Device",
+    "DeviceBusyError",
     "DeviceProfile",
     "Event",
     "ExternalDelegate",

@@ -6,7 +6,7 @@ an external delegate, :class:`tflite_hal.external.ExternalDelegate` is ready mad
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
 from tflite_hal.errors import DelegateError, PluginError
@@ -61,6 +61,7 @@ class Problem(NamedTuple):
     evidence: str  #: what was seen
     remedy: str = ""  #: what to do about it
     device: str = ""  #: id of the device, "" where there is none yet
+    kind: str = ""  #: of the device, one of :data:`KINDS`; "" where that is not known
 
     def to_dict(self) -> dict[str, Any]:
         """Return it JSON-ready."""
@@ -221,3 +222,26 @@ def check_delegate(delegate: type[Delegate], plugin: str) -> None:
             f"{where} was written for plugin API {delegate.api_version!r}, not for {low} to {high}",
             remedy="install a release of the plugin that matches",
         )
+    for member, fits in _MEMBERS.items():
+        value = getattr(delegate, member)
+        if not fits(value):
+            raise PluginError(f"{where}: {member} = {value!r} is not what Delegate documents")
+
+
+def _all(values: Any, kind: type) -> bool:
+    return all(isinstance(value, kind) for value in values)
+
+
+#: What the other attributes of a delegate must be.
+_MEMBERS: Final[Mapping[str, Callable[[Any], bool]]] = {
+    "description": lambda value: isinstance(value, str),
+    "install_hint": lambda value: isinstance(value, str),
+    "in_process": lambda value: isinstance(value, bool),
+    "options": lambda value: (
+        isinstance(value, (tuple, list)) and _all(value, Option) and all(o.type in _SCALARS for o in value)
+    ),
+    "environment": lambda value: (
+        isinstance(value, Mapping) and _all(value, str) and _all(value.values(), str)
+    ),
+    "runtimes": lambda value: value is None or (isinstance(value, (tuple, list)) and _all(value, str)),
+}

@@ -34,12 +34,15 @@ class ExternalDelegate(Delegate):
     def probe(self, host: HostInfo) -> Probe:
         """Find the devices (:meth:`find`) and the library; a device without library is a problem."""
         found = self.find(host)
+        found = found._replace(problems=tuple(p._replace(kind=p.kind or self.kind) for p in found.problems))
         if not found.devices:
             return found
         library = host.find_library(*self.libraries)
         if library is None:
             evidence = f"{' or '.join(self.libraries)} is not in the loader's folders"
-            lacking = tuple(Problem("library", evidence, self.library_remedy, d.id) for d in found.devices)
+            lacking = tuple(
+                Problem("library", evidence, self.library_remedy, d.id, d.kind) for d in found.devices
+            )
             return Probe((), (*found.problems, *lacking))
         properties = {"library": library}
         devices = tuple(d._replace(properties={**properties, **d.properties}) for d in found.devices)

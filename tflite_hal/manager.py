@@ -11,13 +11,14 @@ import importlib.metadata
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, NamedTuple
 
 import pluggy
 
 from tflite_hal.delegate import Delegate, Probe, Problem, check_delegate
-from tflite_hal.errors import PluginError, TfliteHalError
+from tflite_hal.errors import PluginError, TfliteHalError, WorkerCrashedError, WorkerHungError
 from tflite_hal.hookspecs import GROUP, HOOKS
 from tflite_hal.host import HostInfo
 from tflite_hal.remote import remote_delegate
@@ -30,6 +31,9 @@ IMPORT_LIMIT: Final = 10.0
 
 #: The problem of a plugin the user does not want.
 DISABLED: Final = "disabled by TFLITE_HAL_DISABLED_PLUGINS"
+
+#: The name of what is no plugin's: :class:`tflite_hal.kernels.BuiltinKernels`.
+RESERVED: Final = "builtin"
 
 _DISTRIBUTION: Final = "tflite-hal"
 
@@ -60,36 +64,45 @@ class Manager:
 
     def __init__(self) -> None:
         """Find and load every plugin; never raises for what a plugin does."""
-        self.plugins: list[Plugin] = []
         self.delegates: list[Delegate] = []
         self.profile_folders: list[str] = []
-        self._failed: dict[str, Probe] = {}
+        self._plugins: list[Plugin] = []
+        self._probe_failures: dict[str, str] = {}  # by delegate
+        self._hung: dict[str, Probe] = {}
         disabled = {n for n in os.environ.get("TFLITE_HAL_DISABLED_PLUGINS", "").split(",") if n}
-        found = _entry_points()
-        builtins = [point for point in found if _is_builtin(point)]
-        for point in builtins:
-            self._load_builtin(point, disabled)
-        self._load_third_parties([point for point in found if point not in builtins], disabled)
+        points, damaged = _entry_points()
+        self._plugins += damaged
+        for point in points:
+            if point.builtin:
+                self._load_builtin(point, disabled)
+        self._load_third_parties([point for point in points if not point.builtin], disabled)
 
-    def _load_builtin(self, point: importlib.metadata.EntryPoint, disabled: set[str]) -> None:
+    @property
+    def plugins(self) -> list[Plugin]:
+        """Every plugin, with what is wrong with it so far."""
+        return [self._with_failures(plugin) for plugin in self._plugins]
+
+    def _with_failures(self, plugin: Plugin) -> Plugin:
+        failed = [f"{n}: {self._probe_failures[n]}" for n in plugin.delegates if n in self._probe_failures]
+        return plugin._replace(problem="; ".join(filter(None, [plugin.problem, *failed])))
+
+    def _load_builtin(self, point: _Point, disabled: set[str]) -> None:
         if point.name in disabled:
             self._record(point, (), DISABLED)
             return
         # A built-in that can't be imported is our bug, but must not cost the other delegates.
         try:
-            classes, folders = collect(importlib.import_module(point.value), point.name)
+            classes, folders = collect(importlib.import_module(point.module), point.name)
         except (ImportError, TfliteHalError) as error:
             self._record(point, (), f"{type(error).__name__}: {error}")
             return
         self._take(point, [cls() for cls in classes], folders)
 
-    def _load_third_parties(
-        self, points: Sequence[importlib.metadata.EntryPoint], disabled: set[str]
-    ) -> None:
+    def _load_third_parties(self, points: Sequence[_Point], disabled: set[str]) -> None:
         """Load them all at once: each hangs for its own time limit only."""
         results: dict[int, tuple[list[Delegate], list[str]] | str] = {}
 
-        def load(index: int, point: importlib.metadata.EntryPoint) -> None:
+        def load(index: int, point: _Point) -> None:
             results[index] = self._load_in_worker(point)
 
         wanted = [(i, point) for i, point in enumerate(points) if point.name not in disabled]
@@ -105,14 +118,14 @@ class Manager:
             else:
                 self._take(point, *result)
 
-    def _load_in_worker(self, point: importlib.metadata.EntryPoint) -> tuple[list[Delegate], list[str]] | str:
+    def _load_in_worker(self, point: _Point) -> tuple[list[Delegate], list[str]] | str:
         holder = _PluginWorker(point)
         try:
             reply = holder.get().request(
                 "plugin",
                 limit=IMPORT_LIMIT,
-                stage=f"importing {point.value}",
-                module=point.value,
+                stage=f"importing {point.module}",
+                module=point.module,
                 plugin=point.name,
             )
             delegates: list[Delegate] = [remote_delegate(one, holder.get) for one in reply.body["delegates"]]
@@ -120,52 +133,65 @@ class Manager:
             return f"{type(error).__name__}: {error}"
         return delegates, [str(folder) for folder in reply.body["folders"]]
 
-    def _take(
-        self, point: importlib.metadata.EntryPoint, delegates: Sequence[Delegate], folders: list[str]
-    ) -> None:
+    def _take(self, point: _Point, delegates: Sequence[Delegate], folders: list[str]) -> None:
         """Add a plugin's delegates; a name that is taken stays with the one that had it first."""
         problems, taken = [], []
         for delegate in delegates:
-            owner = next((p for p in self.plugins if delegate.name in p.delegates), None)
+            owner = next((p.distribution for p in self._plugins if delegate.name in p.delegates), None)
+            if delegate.name in taken:
+                owner = point.distribution
+            if delegate.name == RESERVED:
+                owner = f"{_DISTRIBUTION} for the runtime's own kernels"
             if owner is not None:
-                problems.append(f"delegate {delegate.name!r} is already provided by {owner.distribution}")
+                problems.append(f"delegate {delegate.name!r} is already provided by {owner}")
             else:
                 self.delegates.append(delegate)
                 taken.append(delegate.name)
         self.profile_folders += folders
         self._record(point, tuple(taken), "; ".join(problems))
 
-    def _record(self, point: importlib.metadata.EntryPoint, delegates: tuple[str, ...], problem: str) -> None:
-        name, version = (point.dist.name, point.dist.version) if point.dist else ("?", "?")
-        self.plugins.append(
-            Plugin(point.name, point.value, name, version, _is_builtin(point), delegates, problem)
-        )
+    def _record(self, point: _Point, delegates: tuple[str, ...], problem: str) -> None:
+        self._plugins.append(Plugin(*point, delegates, problem))
 
     def probe(self, host: HostInfo) -> dict[str, Probe]:
         """Ask every delegate what it finds on the host; one that fails becomes a problem of its own, and
-        of its plugin, and is not asked again: a probe that hangs costs its time limit once."""
-        probes = {d.name: self._failed.get(d.name) or _probe(d, host) for d in self.delegates}
-        for index, plugin in enumerate(self.plugins):
-            failed = [
-                f"{name}: {problem.evidence}"
-                for name in plugin.delegates
-                for problem in probes[name].problems
-                if problem.stage == "probe"
-            ]
-            if failed:
-                self._failed.update({name: probes[name] for name in plugin.delegates})
-                self.plugins[index] = plugin._replace(problem="; ".join(failed))
-        return probes
+        of its plugin. One that hung is not asked again: it costs its time limit once."""
+        return {delegate.name: self._probe(delegate, host) for delegate in self.delegates}
+
+    def _probe(self, delegate: Delegate, host: HostInfo) -> Probe:
+        name = delegate.name
+        if name in self._hung:
+            return self._hung[name]
+        # A probe runs a vendor's code over files of any content: whatever it raises is its own problem.
+        try:
+            try:
+                probe = delegate.probe(host)
+            except WorkerCrashedError:
+                probe = delegate.probe(host)  # its worker may have died of something else since it was used
+        except Exception as error:
+            evidence = f"probe() failed: {type(error).__name__}: {error}"
+            remedy = f"report it to the maker of delegate {name}"
+            probe = Probe((), (Problem("probe", evidence, remedy),))
+            self._probe_failures[name] = evidence
+            if isinstance(error, WorkerHungError):
+                self._hung[name] = probe
+            return probe
+        self._probe_failures.pop(name, None)
+        return probe
 
     def find(self, name: str) -> Delegate | None:
         """Return the delegate of this name."""
         return next((delegate for delegate in self.delegates if delegate.name == name), None)
 
+    def why_not(self, name: str) -> str:
+        """Return why there is no delegate of this name although there is a plugin, "" where there is none."""
+        return next((p.problem for p in self.plugins if p.name == name and p.problem), "")
+
 
 class _PluginWorker:
     """A third-party plugin's worker: started when first needed, again after it died."""
 
-    def __init__(self, point: importlib.metadata.EntryPoint) -> None:
+    def __init__(self, point: _Point) -> None:
         self._label = f"plugin {point.name}"
         self._worker: Worker | None = None
 
@@ -176,23 +202,40 @@ class _PluginWorker:
         return self._worker
 
 
-def _probe(delegate: Delegate, host: HostInfo) -> Probe:
-    # A probe runs a vendor's code over files of any content: whatever it raises is its own problem.
-    try:
-        return delegate.probe(host)
-    except Exception as error:
-        evidence = f"probe() failed: {type(error).__name__}: {error}"
-        return Probe((), (Problem("probe", evidence, f"report it to the maker of delegate {delegate.name}"),))
+class _Point(NamedTuple):
+    """An entry point of ours."""
+
+    name: str
+    module: str
+    distribution: str
+    version: str
+    builtin: bool
 
 
-def _entry_points() -> list[importlib.metadata.EntryPoint]:
-    """Return the plugins' entry points, built-ins first, each once, in a fixed order."""
-    unique = {(point.name, point.value): point for point in importlib.metadata.entry_points(group=GROUP)}
-    return sorted(unique.values(), key=lambda point: (not _is_builtin(point), point.name, point.value))
+def _entry_points() -> tuple[list[_Point], list[Plugin]]:
+    """Return the plugins' entry points, built-ins first, each once, in a fixed order, and plugins whose
+    distribution is damaged: ``importlib.metadata.entry_points`` would fail for all because of one."""
+    found: dict[tuple[str, str], _Point] = {}
+    damaged = []
+    for distribution in importlib.metadata.distributions():
+        # What the folder of a half-removed package makes the standard library raise is not documented.
+        try:
+            for point in distribution.entry_points:
+                if point.group == GROUP:
+                    found.setdefault((point.name, point.value), _point(point, distribution))
+        except Exception as error:
+            folder = Path(str(getattr(distribution, "_path", "?"))).name
+            if GROUP in folder.replace("-", "_"):  # the others are not ours to judge
+                problem = f"its installation is damaged: {type(error).__name__}: {error}"
+                damaged.append(Plugin(folder, "", folder, "?", False, (), problem))
+    return sorted(found.values(), key=lambda point: (not point.builtin, point.name, point.module)), damaged
 
 
-def _is_builtin(point: importlib.metadata.EntryPoint) -> bool:
-    return point.dist is not None and point.dist.name.replace("_", "-").lower() == _DISTRIBUTION
+def _point(point: importlib.metadata.EntryPoint, distribution: importlib.metadata.Distribution) -> _Point:
+    metadata = distribution.metadata
+    name = metadata["Name"] or "?"
+    builtin = name.replace("_", "-").lower() == _DISTRIBUTION
+    return _Point(point.name, point.value, name, metadata["Version"] or "?", builtin)
 
 
 def collect(module: ModuleType, plugin: str) -> tuple[list[type[Delegate]], list[str]]:

@@ -29,19 +29,31 @@ _numbers = itertools.count(1)  # of sessions and calls: chosen here, so that wha
 
 
 class RemoteSession(Session):
-    """A session in a worker; tensors cross the boundary in shared memory."""
+    """A session in a worker; tensors cross the boundary in shared memory.
+
+    Attributes:
+        run_limit: seconds a run may take before its worker is killed.
+        limited: whether the caller set it.
+    """
 
     threading = "any"  # the worker answers one request at a time
 
     def __init__(
-        self, shared: Shared, number: int, model: Model, coverage: Coverage | None, run_limit: float
+        self,
+        shared: Shared,
+        number: int,
+        model: Model,
+        coverage: Coverage | None,
+        run_limit: float,
+        limited: bool,
     ) -> None:
         """Take what :func:`open_remotely` got from the worker."""
         self.coverage = coverage
         self._shared: Shared | None = shared
         self._number = number
         self._model = model
-        self._run_limit = run_limit
+        self.run_limit = run_limit
+        self.limited = limited
         # A finalizer may run anywhere, also while this thread holds the worker's lock: it only notes
         # what close_dropped() is to close.
         self._finalizer = weakref.finalize(self, drop, shared, number, model.name)
@@ -60,7 +72,7 @@ class RemoteSession(Session):
         try:
             worker.request(
                 "prepare",
-                limit=self._run_limit,
+                limit=self.run_limit,
                 stage=f"preparing {self._model.name}",
                 session=self._number,
                 call=number,
@@ -81,7 +93,7 @@ class RemoteSession(Session):
     def reset(self) -> None:
         """See :meth:`Session.reset`."""
         self._running().request(
-            "reset", limit=self._run_limit, stage=f"resetting {self._model.name}", session=self._number
+            "reset", limit=self.run_limit, stage=f"resetting {self._model.name}", session=self._number
         )
 
     def close(self) -> None:
@@ -110,7 +122,7 @@ class _RemoteCall(Call):
                 place[...] = array
             session = self._session
             reply = session._running().call(
-                self._number, limit=session._run_limit, stage=self._stage, fresh=self._outputs is None
+                self._number, limit=session.run_limit, stage=self._stage, fresh=self._outputs is None
             )
             if reply.kind == b"JSON":
                 self._outputs = self._attached(reply)
@@ -135,24 +147,27 @@ def open_remotely(
     configuration: Configuration,
     runtime: Runtime | None,
     environment: Mapping[str, str] | None = None,
+    *,
+    limits: Mapping[str, float] | None = None,
 ) -> RemoteSession:
     """Open a model in the worker of a delegate and device; all their sessions live in that one.
 
-    ``environment`` is set before its library loads, beside what the delegate itself asks for.
+    ``environment`` is set before its library loads, beside what the delegate itself asks for; ``limits``
+    are seconds per stage (``open``, ``run``) instead of the delegate's.
 
     Raises:
         WorkerError: no child can be started, or it crashed or hung while opening.
         DelegateError: the delegate's reason.
         ModelError: the runtime refuses the file.
     """
-    limits = {**LIMITS, **delegate.limits(device)}
+    allowed = {**LIMITS, **delegate.limits(device), **(limits or {})}
     name = None if runtime is None else runtime.name
     shared = acquire(delegate, device, name, {**delegate.environment, **(environment or {})})
     number = next(_numbers)
     try:
         reply = shared.worker.request(
             "open",
-            limit=limits["open"],
+            limit=allowed["open"],
             stage=f"opening {model.name}",
             session=number,
             delegate=reference(delegate),
@@ -163,7 +178,7 @@ def open_remotely(
         )
         given = reply.body.get("coverage")
         coverage = None if given is None else Coverage(*given)
-        return RemoteSession(shared, number, model, coverage, limits["run"])
+        return RemoteSession(shared, number, model, coverage, allowed["run"], "run" in (limits or {}))
     except TfliteHalError:
         release(shared)
         raise

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
+import threading
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tflite_hal.delegate import Delegate, check_options
 from tflite_hal.errors import (
     DelegateError,
-    InputError,
     ModelError,
     NoDelegateError,
     ProfileError,
@@ -23,20 +23,12 @@ from tflite_hal.kernels import BuiltinKernels
 from tflite_hal.manager import Manager
 from tflite_hal.model import Model
 from tflite_hal.profiles import DeviceProfile, load_profile, load_profiles, match_profile
+from tflite_hal.runner.request import Request
 from tflite_hal.runtime import Runtime
-from tflite_hal.selection import Outcome, Selection, Wish, candidates
-from tflite_hal.trial import Failure, Opened, choose
+from tflite_hal.selection import Attempt, Candidate, Outcome, Selection, Wish, candidates, is_own_cpu
+from tflite_hal.trial import Opened, choose
 
-__all__ = ["Choice", "Request", "checked_threads", "choose_for", "known_host"]
-
-
-class Request(NamedTuple):
-    """What a runner was asked for; kept, so that a forked child can open it again."""
-
-    wish: Wish
-    profile: str | os.PathLike[str] | None
-    runtime: str | None
-    explicit: bool
+__all__ = ["Choice", "choose_for"]
 
 
 class Choice(NamedTuple):
@@ -44,27 +36,29 @@ class Choice(NamedTuple):
 
     selection: Selection
     opened: Opened
-    failures: list[Failure]  #: what was tried before
-    notes: list[tuple[str, str]]  #: kind and text of what was left out on the way: plugins, profiles
+    alternatives: list[Candidate]  #: what else was right, best first
+    notes: list[tuple[str, str]]  #: kind and text of what was left out or went wrong on the way
 
 
-_known: dict[str, Any] = {}  # this process's host and plugins: facts that cost to gather
-
-
-def known_host() -> HostInfo:
-    """Return this machine's facts, gathered once per process."""
-    if "host" not in _known:
-        _known["host"] = probe_host()
-    host: HostInfo = _known["host"]
-    return host
+_managers: dict[str, Manager] = {}  # this process's plugins, found once: that costs
+_managers_lock = threading.Lock()
 
 
 def known_manager() -> Manager:
     """Return the plugins, found once per process."""
-    if "manager" not in _known:
-        _known["manager"] = Manager()
-    manager: Manager = _known["manager"]
-    return manager
+    with _managers_lock:
+        if "" not in _managers:
+            _managers[""] = Manager()
+        return _managers[""]
+
+
+def _new_managers_lock() -> None:
+    global _managers_lock
+    _managers_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_managers_lock)
 
 
 def choose_for(model: Model, runtime: Runtime, request: Request) -> Choice:
@@ -76,56 +70,63 @@ def choose_for(model: Model, runtime: Runtime, request: Request) -> Choice:
         NoDelegateError: nothing that is allowed answers; has the selection.
         ModelError: nothing can run this file.
     """
-    host, manager = known_host(), known_manager()
+    host, manager, wish = probe_host(), known_manager(), request.wish
     builtin = BuiltinKernels()
     delegates = [*manager.delegates, builtin]
-    _check_names(request.wish, delegates)
+    _check_names(wish, delegates, manager)
     probes = {**manager.probe(host), builtin.name: builtin.probe(host)}
     profile, errors = _find_profile(request.profile, host, manager)
-    notes = [
-        ("plugin", f"plugin {plugin.name}: {plugin.problem}") for plugin in manager.plugins if plugin.broken
-    ]
-    notes += [("profile", str(error)) for error in errors]
     selection = Selection(model.name, "" if profile is None else profile.name)
-    found, refused = candidates(model, delegates, probes, profile, runtime, request.wish)
-    opened, failures = choose(found, model, selection)
+    found, refused, left_out = candidates(model, delegates, probes, profile, runtime, wish)
+    if request.explicit and wish.threads is not None and left_out and found:
+        raise DelegateError("; ".join(left_out), remedy="leave it out")
+    opened, alternatives, failures = choose(found, model, selection, request.terms)
     selection.attempts += refused
     if opened is None:
-        raise _nothing_answers(model, selection, failures, request.explicit)
-    return Choice(selection, opened, failures, notes + _missed(selection, opened, failures, request.wish))
+        raise _nothing_answers(model, selection, failures, request)
+    notes = [("plugin", f"plugin {p.name}: {p.problem}") for p in manager.plugins if p.broken]
+    notes += [("profile", str(error)) for error in errors]
+    notes += [("setting", note) for note in left_out]
+    return Choice(selection, opened, alternatives, notes + _told(selection, opened, wish))
 
 
-def _missed(
-    selection: Selection, opened: Opened, failures: Sequence[Failure], wish: Wish
-) -> list[tuple[str, str]]:
-    """Return why what the caller named is not what runs, where trying it did not already say so."""
+#: What is told of an attempt, also where nobody asked for it.
+_LOUD = (Outcome.FAILED, Outcome.CRASHED, Outcome.HUNG, Outcome.WRONG, Outcome.DEGRADED)
+
+
+def _told(selection: Selection, opened: Opened, wish: Wish) -> list[tuple[str, str]]:
+    """Return what went wrong on the way, and why what the caller named is not what runs."""
+    loud = [a for a in selection.attempts if a.outcome in _LOUD]
+    notes = [("fallback", f"{a.delegate}: {a}") for a in loud]
+    runs = opened.candidate
     named = wish.delegates is not None or wish.device is not None
-    if not named or failures or wish.names(opened.candidate.delegate, opened.candidate.device):
-        return []
-    lacking = (Outcome.UNAVAILABLE, Outcome.UNSUPPORTED, Outcome.FAILED)
-    reasons = [f"{a.delegate}: {a.reason}" for a in selection.attempts if a.outcome in lacking]
-    asked = f"device={wish.device!r}" if wish.delegates is None else f"delegates={list(wish.delegates)}"
-    because = "; ".join(reasons) or "no such device on this machine"
-    return [
-        ("fallback", f"{selection.model} runs on {opened.candidate.device.id}, not on {asked}: {because}")
-    ]
+    if named and not loud and not wish.asks_for(runs.delegate, runs.device):
+        reasons = [why for a in selection.attempts if (why := _why_not(a, wish))]
+        asked = f"device={wish.device!r}" if wish.delegates is None else f"delegates={list(wish.delegates)}"
+        because = "; ".join(reasons) or "no such device on this machine"
+        notes.append(("fallback", f"{selection.model} runs on {runs.device.id}, not on {asked}: {because}"))
+    return notes
 
 
-def checked_threads(threads: int | None) -> int | None:
-    """Return a number of threads that is one, or None.
+def _why_not(attempt: Attempt, wish: Wish) -> str:
+    """Return why one that the caller named does not run, "" where it is not named or says nothing."""
+    if attempt.outcome in (Outcome.UNAVAILABLE, Outcome.UNSUPPORTED):
+        remedy = f" (to fix it: {attempt.remedy})" if attempt.remedy else ""
+        return f"{attempt.delegate}: {attempt.reason}{remedy}"
+    words = (attempt.delegate,) if wish.delegates is not None else (attempt.device, attempt.kind)
+    if attempt.outcome is Outcome.SLOWER and set(words) & {*(wish.delegates or ()), wish.device}:
+        took = f"{attempt.latency_ms:.3g} ms"
+        return f"{attempt.delegate} on {attempt.device} is slower ({took}; prefer='order' uses it)"
+    return ""
 
-    Raises:
-        InputError: it is no positive integer.
-    """
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        raise InputError(f"threads={threads!r} is not a positive integer")
-    return threads
 
-
-def _check_names(wish: Wish, delegates: Sequence[Delegate]) -> None:
+def _check_names(wish: Wish, delegates: Sequence[Delegate], manager: Manager) -> None:
     known = {delegate.name: delegate for delegate in delegates}
     for name in wish.delegates or ():
         if name not in known:
+            problem = manager.why_not(name)
+            if problem:
+                raise DelegateError(f"delegate {name!r} can't be used: its plugin is not: {problem}")
             close = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise DelegateError(
@@ -154,27 +155,38 @@ def _find_profile(
 
 
 def _nothing_answers(
-    model: Model, selection: Selection, failures: Sequence[Failure], explicit: bool
+    model: Model,
+    selection: Selection,
+    failures: Sequence[tuple[Candidate, TfliteHalError]],
+    request: Request,
 ) -> TfliteHalError:
     """Return the error of a choice without winner: the model's where every failure blames the model."""
-    if failures and all(isinstance(f.error, ModelError) for f in failures):
-        return failures[-1].error
-    crashed = [f for f in failures if isinstance(f.error, (WorkerCrashedError, WorkerHungError))]
-    if crashed and len(crashed) == len(failures) and all(f.candidate.device.kind == "cpu" for f in failures):
-        return ModelError(f"{model.name} can't be run on any CPU kernel: {crashed[-1].error.reason}")
+    errors = [error for _, error in failures]
+    if errors and all(isinstance(error, ModelError) for error in errors):
+        return errors[-1]
+    died = [isinstance(error, (WorkerCrashedError, WorkerHungError)) for error in errors]
+    if errors and all(died) and all(is_own_cpu(c.delegate, c.device) for c, _ in failures):
+        reason = getattr(errors[-1], "reason", "")
+        return ModelError(f"{model.name} can't be run on any CPU kernel: {reason}")
     tried = [a for a in selection.attempts if a.outcome not in (Outcome.EXCLUDED, Outcome.UNTRIED)]
     if not tried:
         return NoDelegateError(
             f"{model.name}: no device on this machine fits what was asked for",
-            remedy="see tflite-hal probe",
+            remedy="tflite-hal probe shows what is there",
             selection=selection,
         )
-    first = tried[0] if explicit else tried[-1]
-    for attempt in tried:
-        if not explicit and attempt.outcome not in (Outcome.UNAVAILABLE, Outcome.UNSUPPORTED):
-            first = attempt
-    place = " ".join(filter(None, (first.delegate, first.device)))
+    told = _most_telling(tried, request.explicit)
+    place = " ".join(filter(None, (told.delegate, told.device)))
     # A reason that begins with the model's name is about the model, wherever it was tried.
-    about_model = first.reason.startswith(model.name)
-    text = first.reason if about_model else f"{model.name} can't run on {place}: {first.reason}"
-    return NoDelegateError(text, remedy=first.remedy, selection=selection)
+    about_model = told.reason.startswith(model.name)
+    text = told.reason if about_model else f"{model.name} can't run on {place}: {told.reason}"
+    return NoDelegateError(text, remedy=told.remedy, selection=selection)
+
+
+def _most_telling(tried: Sequence[Attempt], explicit: bool) -> Attempt:
+    """Return the attempt whose reason the caller should see: of an explicit choice the first, else the
+    last that was opened."""
+    if explicit:
+        return tried[0]
+    opened = [a for a in tried if a.outcome not in (Outcome.UNAVAILABLE, Outcome.UNSUPPORTED)]
+    return (opened or list(tried))[-1]

@@ -6,6 +6,7 @@ import sys
 import time
 import warnings
 from collections import deque
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 __all__ = ["Event", "Events", "TfliteHalWarning"]
@@ -22,23 +23,36 @@ class Event(NamedTuple):
     """Something that happened to a runner and did not stop it."""
 
     when: float  #: seconds since the epoch
-    kind: str  #: fallback, isolation, input, fork
+    kind: str  #: fallback, recovery, isolation, setting, plugin, profile, input, fork, callback
     message: str
 
 
 class Events:
     """The last thousand events, oldest first."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_event: Callable[[Event], None] | None = None) -> None:
+        self._on_event = on_event
         self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
         self._warned: set[str] = set()
 
     def record(self, kind: str, message: str, *, warn: bool = True) -> None:
         """Keep an event; the first of its text is a warning too."""
-        self._events.append(Event(time.time(), kind, message))
+        event = Event(time.time(), kind, message)
+        self._events.append(event)
+        self._tell(event)
         if warn and message not in self._warned:
             self._warned.add(message)
             warnings.warn(message, TfliteHalWarning, stacklevel=_depth_outside())
+
+    def _tell(self, event: Event) -> None:
+        if self._on_event is None:
+            return
+        # The application's own code: its failure must not cost the answer that is under way.
+        try:
+            self._on_event(event)
+        except Exception as error:
+            text = f"on_event= raised {type(error).__name__}: {error}"
+            self._events.append(Event(time.time(), "callback", text))
 
     def all(self) -> list[Event]:
         """Return them, oldest first."""

@@ -8,8 +8,8 @@ import numpy as np
 
 from tflite_hal import __version__
 from tflite_hal.benchmark import BenchmarkResult, Timing, peak_rss, statistics
+from tflite_hal.host import probe_host
 from tflite_hal.model import Model
-from tflite_hal.runner.choice import known_host
 from tflite_hal.runtime import Runtime
 from tflite_hal.trial import Opened
 
@@ -18,7 +18,7 @@ __all__ = ["measured"]
 
 def measured(model: Model, runtime: Runtime, opened: Opened, timing: Timing) -> BenchmarkResult:
     """Return a timing with what was timed and where."""
-    candidate, host = opened.candidate, known_host()
+    candidate, host = opened.candidate, probe_host()
     return BenchmarkResult(
         model=model.name,
         model_sha256=model.info.sha256,

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from tflite_hal.accuracy import Check
 from tflite_hal.benchmark import BenchmarkResult, time_calls
 from tflite_hal.delegate import Device
-from tflite_hal.errors import ClosedError, DelegateError
 from tflite_hal.model import Interface, TensorSpec, read_model
-from tflite_hal.runner.choice import Request, checked_threads, choose_for
 from tflite_hal.runner.events import Event, Events
+from tflite_hal.runner.life import Life
 from tflite_hal.runner.measured import measured
+from tflite_hal.runner.request import (
+    Request,
+    automatic_request,
+    checked_count,
+    explicit_request,
+    terms_of,
+)
 from tflite_hal.runtime import Runtime, load_runtime
-from tflite_hal.selection import Wish
-from tflite_hal.session import MOST_CALLS, Call
+from tflite_hal.selection import Selection
 from tflite_hal.tensors import arrange, convert, deliver, write_out
 from tflite_hal.trial import seeded_inputs
 
@@ -31,9 +34,6 @@ class Runner:
     ``Runner.auto(model)`` chooses and falls back, keeping every reason; ``Runner(model)`` is the plain
     CPU; ``Runner(model, device=...)`` and ``Runner(model, delegate=...)`` never fall back. A runner may
     be shared between threads.
-
-    Attributes:
-        selection: what was chosen, and why not the others.
     """
 
     def __init__(
@@ -46,8 +46,16 @@ class Runner:
         profile: str | os.PathLike[str] | None = None,
         threads: int | None = None,
         runtime: str | None = None,
+        check: Check | None = None,
+        isolate: str | bool = "auto",
+        recheck: int = 0,
+        open_timeout: float | None = None,
+        timeout: float | None = None,
+        on_event: Callable[[Event], None] | None = None,
     ) -> None:
         """Open a model on the CPU, on a device (by kind or id) or with a delegate (by name).
+
+        It never falls back: what fails, or answers wrongly, raises.
 
         Args:
             model: path or bytes of a ``.tflite`` file.
@@ -57,24 +65,31 @@ class Runner:
             profile: name or file of a device profile instead of the one that matches.
             threads: CPU threads instead of the delegate's choice.
             runtime: ``ai_edge_litert``, ``tflite_runtime`` or ``tensorflow``.
+            check: how right the answers must be; see :class:`tflite_hal.Check`.
+            isolate: ``"auto"``: foreign libraries live in child processes; True: all sessions; False: none,
+                and a library that crashes takes the application with it.
+            recheck: every so many answers are compared with the built-in kernels'; 0 is none.
+            open_timeout: seconds that opening may take, instead of what the delegate allows.
+            timeout: seconds that a run in a child process may take.
+            on_event: called with each event, in the thread it happens in.
 
         Raises:
             ModelError: the file is not a model that can be run.
-            DelegateError: what was asked for is unknown, absent or fails; ends with the remedy.
+            DelegateError: what was asked for is unknown, absent, fails or answers wrongly; ends with the
+                remedy.
             RuntimeUnavailableError: no runtime, or not the one asked for.
         """
-        if options and delegate is None:
-            raise DelegateError("options= belong to a delegate", remedy="give delegate= as well")
-        if device is None and delegate is None:
-            device = "cpu"
-        wish = Wish(
-            delegates=None if delegate is None else (delegate,),
-            device=device,
-            cpu_last=False,
-            threads=checked_threads(threads),
-            options=options,
+        request = explicit_request(device, delegate, options, threads)
+        self._start(
+            model,
+            request._replace(profile=profile, runtime=runtime, recheck=checked_count(recheck)),
+            on_event,
+            check=check,
+            prefer="order",
+            isolate=isolate,
+            open_timeout=open_timeout,
+            timeout=timeout,
         )
-        self._start(model, Request(wish, profile, runtime, explicit=True))
 
     @classmethod
     def auto(
@@ -87,58 +102,66 @@ class Runner:
         profile: str | os.PathLike[str] | None = None,
         threads: int | None = None,
         runtime: str | None = None,
+        check: Check | None = None,
+        prefer: str = "latency",
+        isolate: str | bool = "auto",
+        fallback: str = "auto",
+        recheck: int = 0,
+        open_timeout: float | None = None,
+        timeout: float | None = None,
+        on_event: Callable[[Event], None] | None = None,
     ) -> Runner:
-        """Open a model on the best device that answers.
+        """Open a model on what answers rightly and fastest.
 
-        Foreign libraries take part only when ``delegates=`` or ``device=`` names them. The CPU is the
-        last resort unless it is excluded.
+        Every candidate is tried in a child process and compared with the runtime's built-in kernels;
+        those that are right are timed side by side. The CPU stays a candidate unless it is excluded.
 
         Args:
-            model: path or bytes of a ``.tflite`` file.
             delegates: names of the delegates that may be used, in order; None is all.
             exclude: names of delegates, ids or kinds of devices not to be used.
             device: id or kind of the accelerators that may be used.
-            profile: name or file of a device profile instead of the one that matches.
-            threads: CPU threads instead of the delegate's choice.
-            runtime: ``ai_edge_litert``, ``tflite_runtime`` or ``tensorflow``.
+            prefer: ``"latency"``; ``"throughput"``: latency times the CPU threads it occupies; or
+                ``"order"``: the first that is right, nothing is timed.
+            fallback: ``"auto"``: another candidate answers where one fails while running, with the same
+                input; ``"never"``: that raises.
+
+        The other arguments and errors are the constructor's.
 
         Raises:
-            ModelError: the file is not a model that can be run.
             NoDelegateError: nothing that is allowed answers; has the selection.
-            DelegateError: ``delegates`` has an unknown name.
-            RuntimeUnavailableError: no runtime, or not the one asked for.
         """
-        for words, name in ((delegates, "delegates"), (exclude, "exclude")):
-            if isinstance(words, str):
-                raise DelegateError(
-                    f"{name}={words!r} is a string", remedy=f"give a sequence: {name}=[{words!r}]"
-                )
+        request = automatic_request(delegates, exclude, device, threads, fallback)
         runner = cls.__new__(cls)
-        wish = Wish(delegates, device, exclude, cpu_last=True, threads=checked_threads(threads))
-        runner._start(model, Request(wish, profile, runtime, explicit=False))
+        runner._start(
+            model,
+            request._replace(profile=profile, runtime=runtime, recheck=checked_count(recheck)),
+            on_event,
+            check=check,
+            prefer=prefer,
+            isolate=isolate,
+            open_timeout=open_timeout,
+            timeout=timeout,
+        )
         return runner
 
-    def _start(self, model: str | os.PathLike[str] | bytes, request: Request) -> None:
-        self._lock = threading.RLock()
-        self._closed = False
+    def _start(
+        self,
+        model: str | os.PathLike[str] | bytes,
+        request: Request,
+        on_event: Callable[[Event], None] | None,
+        **terms: Any,
+    ) -> None:
         self._interfaces: dict[str | None, Interface] = {}
-        self._events = Events()
-        self._request = request
+        self._events = Events(on_event)
         self._model = read_model(model)
+        request = request._replace(terms=terms_of(self._model, **terms))
         self._runtime = load_runtime(request.runtime)
-        self._open()
+        self._life = Life(self._model, self._runtime, request, self._events)
 
-    def _open(self) -> None:
-        choice = choose_for(self._model, self._runtime, self._request)
-        self.selection, self._opened = choice.selection, choice.opened
-        self._calls: dict[tuple[Any, ...], Call] = {}
-        self._pid = os.getpid()
-        for kind, message in choice.notes:
-            self._events.record(kind, message)
-        for failure in choice.failures:
-            self._events.record("fallback", f"{failure.candidate.delegate.name}: {failure.error}")
-        if choice.opened.warning:
-            self._events.record("isolation", choice.opened.warning)
+    @property
+    def selection(self) -> Selection:
+        """What was chosen, and why not the others."""
+        return self._life.active.selection
 
     @property
     def events(self) -> list[Event]:
@@ -158,12 +181,12 @@ class Runner:
     @property
     def device(self) -> Device:
         """What the model runs on."""
-        return self._opened.candidate.device
+        return self._life.active.opened.candidate.device
 
     @property
     def delegate(self) -> str:
         """Name of the delegate that runs it."""
-        return self._opened.candidate.delegate.name
+        return self._life.active.opened.candidate.delegate.name
 
     @property
     def runtime(self) -> Runtime:
@@ -201,67 +224,35 @@ class Runner:
         given = arrange(interface.renamed(inputs), interface.input_names, interface.inputs)
         pairs = zip(given, interface.inputs, strict=True)
         converted = [convert(value, spec, self._warn_about_input) for value, spec in pairs]
-        results = self._run(signature, [one.array for one in converted])
+        results = self._life.run(signature, [one.array for one in converted])
         if dequantize is None:
             dequantize = any(one.real for one in converted)
         result = deliver(results, interface.output_names, interface.outputs, dequantize)
         return result if out is None else write_out(result, out)
 
     def _interface(self, signature: str | None) -> Interface:
-        if self._closed:
-            raise ClosedError(f"the runner of {self._model.name} is closed", remedy="make a new one")
+        self._life.check_open()
         interface = self._interfaces.get(signature)
         if interface is None:
             interface = self._model.info.interface(signature, self._model.name)
             self._interfaces[signature] = interface
         return interface
 
-    def _run(self, signature: str | None, arrays: list[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
-        key = (signature, *[array.shape for array in arrays])
-        if self._pid != os.getpid():
-            self._reopen_after_fork()
-        with self._lock:
-            call = self._calls.get(key)
-            if call is None:
-                call = self._prepare(key)
-            return call.run(arrays)
-
-    def _prepare(self, key: tuple[Any, ...]) -> Call:
-        if len(self._calls) >= MOST_CALLS:
-            del self._calls[next(iter(self._calls))]  # the oldest: each holds memory for its tensors
-        call = self._calls[key] = self._opened.session.prepare(key[0], key[1:])
-        return call
-
-    def _reopen_after_fork(self) -> None:
-        """Open again in a forked child. The inherited session is leaked on purpose: destroying an
-        inherited interpreter with two threads hangs on both runtimes. So is the lock: a thread that
-        the child does not have may hold it."""
-        with _fork_lock:
-            if self._pid == os.getpid():
-                return  # another thread of the child was first
-            _leaked.append((self._opened, self._calls))
-            self._lock = threading.RLock()
-            self._events.record(
-                "fork", f"{self._model.name} was opened again in a forked process", warn=False
-            )
-            self._open()
-
     def _warn_about_input(self, message: str) -> None:
         self._events.record("input", message)
 
     def reset(self) -> None:
         """Forget what a stateful model (an LSTM, say) remembers from earlier runs."""
-        self._interface(None)
-        if self._pid != os.getpid():
-            self._reopen_after_fork()
-        with self._lock:
-            self._opened.session.reset()
+        self._life.reset()
 
     def warmup(self, runs: int = 3) -> None:
         """Run the model on seeded inputs and forget the answers; a stateful model is reset after."""
         inputs = seeded_inputs(self.inputs)
         for _ in range(runs):
             self.predict(inputs)
+        self._forget_state()
+
+    def _forget_state(self) -> None:
         if self._model.info.stateful:
             self.reset()
 
@@ -287,20 +278,12 @@ class Runner:
         """
         given = seeded_inputs(self.inputs) if inputs is None else inputs
         timing = time_calls(lambda: self.predict(given), runs=runs, seconds=seconds, warmup=warmup)
-        if self._model.info.stateful:
-            self.reset()
-        return measured(self._model, self._runtime, self._opened, timing)
+        self._forget_state()
+        return measured(self._model, self._runtime, self._life.active.opened, timing)
 
     def close(self) -> None:
         """Free the model; may be called twice. A closed runner says so when it is used."""
-        if self._pid != os.getpid():  # inherited: leaked, see _reopen_after_fork
-            self._closed = True
-            return
-        with self._lock:
-            if not self._closed:
-                self._calls.clear()
-                self._opened.session.close()
-            self._closed = True
+        self._life.close()
 
     def __enter__(self) -> Runner:
         return self
@@ -309,19 +292,6 @@ class Runner:
         self.close()
 
     def __repr__(self) -> str:
-        if not hasattr(self, "_opened"):  # seen in the traceback of a constructor that failed
+        if not hasattr(self, "_life"):  # seen in the traceback of a constructor that failed
             return "<Runner, not opened>"
         return f"<Runner {self._model.name} by {self.delegate} on {self.device.id} ({self._runtime.name})>"
-
-
-_leaked: list[Any] = []  # sessions inherited by a fork: see Runner._reopen_after_fork
-_fork_lock = threading.Lock()
-
-
-def _new_fork_lock() -> None:
-    global _fork_lock
-    _fork_lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_new_fork_lock)

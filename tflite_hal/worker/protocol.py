@@ -146,10 +146,12 @@ class Channel:
             ValueError: it sent what is no message of this protocol.
         """
         self._set_time(deadline)
-        header, descriptors, _, _ = socket.recv_fds(self._socket, _HEADER.size, _MOST_DESCRIPTORS)
+        header, descriptors, flags, _ = socket.recv_fds(self._socket, _HEADER.size, _MOST_DESCRIPTORS)
         self.in_step = False
         try:
-            reply = self._rest(header, tuple(descriptors), deadline, blobs)
+            # Fewer come than were sent where this process has no descriptor left.
+            lost = bool(flags & socket.MSG_CTRUNC)
+            reply = self._rest(header, tuple(descriptors), lost, deadline, blobs)
         except BaseException:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -158,7 +160,7 @@ class Channel:
         return reply
 
     def _rest(
-        self, header: bytes, descriptors: tuple[int, ...], deadline: float | None, blobs: bool
+        self, header: bytes, descriptors: tuple[int, ...], lost: bool, deadline: float | None, blobs: bool
     ) -> Reply:
         if not header:
             raise EOFError("the other side is gone")
@@ -166,7 +168,7 @@ class Channel:
         kind, number, length, size, count = _HEADER.unpack(header)
         if kind in (b"CALL", b"DONE") and not descriptors:
             return Reply(kind, number, {}, call=length, fresh=bool(size))
-        if kind != b"JSON" or length > _MOST_JSON or count != len(descriptors):
+        if kind != b"JSON" or length > _MOST_JSON or (count != len(descriptors) and not lost):
             raise ValueError("not a message of this protocol")
         if size > (_MOST_BLOB if blobs else 0):
             raise ValueError(f"a message with {size} bytes attached")

@@ -1,0 +1,210 @@
+"""What answers for a runner at the moment, and what takes over when it fails: no request is lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tflite_hal.errors import DelegateError, TfliteHalError, WorkerError
+from tflite_hal.model import Model
+from tflite_hal.runner import rest
+from tflite_hal.runner.choice import choose_for
+from tflite_hal.runner.events import Events
+from tflite_hal.runner.recheck import Recheck
+from tflite_hal.runner.request import Request
+from tflite_hal.runtime import Runtime
+from tflite_hal.selection import Attempt, Candidate, Outcome
+from tflite_hal.session import MOST_CALLS, Call
+from tflite_hal.trial import open_candidate, outcome_of
+
+__all__ = ["Active"]
+
+Arrays = list[np.ndarray[Any, Any]]
+
+
+class Active:
+    """The session in use and its prepared calls; used by one thread at a time.
+
+    Attributes:
+        selection: the record of the choice, kept true while running.
+        opened: what answers now.
+    """
+
+    def __init__(self, model: Model, runtime: Runtime, request: Request, events: Events) -> None:
+        """Choose; raises as :func:`choose_for`."""
+        self._model = model
+        self._request = request
+        self._events = events
+        choice = choose_for(model, runtime, request)
+        self.selection, self.opened = choice.selection, choice.opened
+        self._order: list[Candidate] = [choice.opened.candidate, *choice.alternatives]
+        self._calls: dict[tuple[Any, ...], Call] = {}
+        self._lost: TfliteHalError | None = None
+        self._answered = 0
+        self._recheck: Recheck | None = None
+        try:
+            for kind, message in choice.notes:
+                events.record(kind, message)
+            self._recheck = Recheck.of(model, runtime, request, self.selection)
+            self._after_opening()
+        except BaseException:  # warnings may be errors
+            self.close()
+            raise
+
+    def _after_opening(self) -> None:
+        if self.opened.warning:
+            self._events.record("isolation", self.opened.warning)
+        if "run" in self._request.terms.limits and not self._in_worker():
+            reason = f"timeout= can't be enforced on {self._name()}, which runs in this process"
+            if self._request.explicit:
+                raise DelegateError(reason, remedy="isolate=True runs it in a child process")
+            self._events.record("setting", reason)
+        if self._request.recheck and self._recheck is None:
+            self._events.record(
+                "setting", "recheck= has no effect: the built-in kernels can't run this model"
+            )
+
+    def _in_worker(self) -> bool:
+        return not self.opened.warning and self._request.terms.stays_in_worker(self.opened.candidate)
+
+    def _name(self) -> str:
+        return f"{self.opened.candidate.delegate.name} on {self.opened.candidate.device.id}"
+
+    def run(self, signature: str | None, arrays: Arrays) -> Arrays:
+        """Run the model once, on another candidate where this one fails.
+
+        Raises:
+            InputError: the model can't take these shapes.
+            DelegateError, WorkerError: the run failed and nothing may take over; says why.
+        """
+        self._come_back()
+        while True:
+            try:
+                results = self._call(signature, arrays).run(arrays)
+                break
+            except (DelegateError, WorkerError) as error:
+                self._fail_over(error)
+        self._answered += 1
+        if self._answered == rest.FORGIVEN_AFTER:
+            rest.recovered(self.opened.candidate)
+        if self._recheck is None:
+            return results
+        right, wrong = self._recheck.checked(signature, arrays, results)
+        if wrong:
+            self._drop_wrong(wrong)
+        return right
+
+    def _call(self, signature: str | None, arrays: Arrays) -> Call:
+        key = (signature, *[array.shape for array in arrays])
+        call = self._calls.get(key)
+        if call is None:
+            if len(self._calls) >= MOST_CALLS:
+                del self._calls[next(iter(self._calls))]  # the oldest: each holds memory for its tensors
+            call = self._calls[key] = self.opened.session.prepare(signature, key[1:])
+        return call
+
+    def _fail_over(self, error: TfliteHalError) -> None:
+        """Let the next candidate take over, or raise: where none may or can, and of a stateful model,
+        whose earlier inputs the next has not seen."""
+        failing = self.opened.candidate
+        if not (self._request.fallback and not self._request.explicit):
+            if isinstance(error, WorkerError):
+                rest.failed(failing)
+                self._lost = error
+            raise error
+        pause = rest.failed(failing)
+        self._mark(failing, outcome_of(error), error.reason)
+        place = self._order.index(failing)
+        message = f"{self._name()} failed while running: {error}"
+        for candidate in self._order[place + 1 :]:
+            if self._switch(candidate):
+                self._events.record(
+                    "fallback", f"{message}; {self._name()} answers, for {pause:g} s at least"
+                )
+                if self._model.info.stateful:
+                    raise self._interrupted(error) from error
+                return
+        self._lost = error if isinstance(error, WorkerError) else None
+        raise error
+
+    def _interrupted(self, error: TfliteHalError) -> TfliteHalError:
+        fresh = f"{self._model.name} is stateful, {self._name()} goes on from a fresh state"
+        return type(error)(f"{error.reason}; {fresh}", remedy="give the sequence again from its beginning")
+
+    def _switch(self, candidate: Candidate) -> bool:
+        """Have another candidate answer from now on, if it can be opened."""
+        try:
+            opened = open_candidate(candidate, self._model, self._request.terms)
+        except TfliteHalError as error:
+            rest.failed(candidate)
+            self._mark(candidate, outcome_of(error), error.reason)
+            self._events.record("fallback", f"{candidate.delegate.name} on {candidate.device.id}: {error}")
+            return False
+        self._let_go()
+        self.opened, self._lost, self._answered = opened, None, 0
+        self._mark(candidate, Outcome.CHOSEN, "")
+        self._after_opening()
+        return True
+
+    def _come_back(self) -> None:
+        """Return to a better candidate that has rested, or to the only one."""
+        if self._lost is None and self.opened.candidate is self._order[0]:
+            return
+        for candidate in self._order:
+            if candidate is self.opened.candidate and self._lost is None:
+                return
+            if not rest.rests(candidate):
+                before = self.opened.candidate
+                if self._switch(candidate):
+                    self._mark(before, Outcome.SLOWER, "", only=Outcome.CHOSEN)
+                    self._events.record("recovery", f"{self._name()} is tried again", warn=False)
+                    return
+        if self._lost is not None:
+            raise type(self._lost)(self._lost.reason, remedy=self._lost.remedy) from self._lost
+
+    def _drop_wrong(self, reason: str) -> None:
+        """Never use a candidate again that was seen to answer wrongly; the built-in kernels' answer is
+        given instead where the caller allows it."""
+        wrong, name = self.opened.candidate, self._name()
+        self._mark(wrong, Outcome.WRONG, reason)
+        if self._request.explicit or not self._request.fallback:
+            raise DelegateError(f"{name} answers wrongly: {reason}")
+        place = self._order.index(wrong)
+        later = self._order[place + 1 :]
+        self._order.remove(wrong)
+        message = f"{name} answers wrongly: {reason}"
+        if not any(self._switch(candidate) for candidate in later):
+            raise DelegateError(f"{message}; nothing else can be opened")
+        self._events.record("fallback", f"{message}; {self._name()} answers from now on")
+
+    def _mark(
+        self, candidate: Candidate, outcome: Outcome, reason: str, *, only: Outcome | None = None
+    ) -> None:
+        """Write down what became of a candidate while running."""
+        title = Attempt.of(candidate, outcome)[:5]
+        for place, attempt in enumerate(self.selection.attempts):
+            if attempt[:5] == title and (only is None or attempt.outcome is only):
+                stage = "run" if reason else ""
+                self.selection.attempts[place] = attempt._replace(
+                    outcome=outcome, stage=stage, reason=reason, remedy=""
+                )
+
+    def reset(self) -> None:
+        """Forget what a stateful model remembers; one that was lost is opened again."""
+        self._come_back()
+        self.opened.session.reset()
+
+    def _let_go(self) -> None:
+        self._calls.clear()
+        try:
+            self.opened.session.close()
+        except TfliteHalError as error:
+            self._events.record("fallback", f"{self._name()} could not be closed: {error}", warn=False)
+
+    def close(self) -> None:
+        """Free everything."""
+        self._calls.clear()
+        self.opened.session.close()
+        if self._recheck is not None:
+            self._recheck.close()

@@ -1,0 +1,148 @@
+"""What a runner is asked for, checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tflite_hal.accuracy import Check, validated
+from tflite_hal.errors import DelegateError, InputError
+from tflite_hal.model import Model
+from tflite_hal.selection import Wish
+from tflite_hal.tensors import arrange, convert
+from tflite_hal.trial import Terms
+
+__all__ = ["Request", "automatic_request", "checked_count", "explicit_request", "terms_of"]
+
+
+class Request(NamedTuple):
+    """What a runner was asked for; kept, so that a forked child can open it again."""
+
+    wish: Wish
+    explicit: bool
+    profile: str | os.PathLike[str] | None = None
+    runtime: str | None = None
+    terms: Terms = Terms()
+    fallback: bool = True  #: whether another candidate answers where one fails while running
+    recheck: int = 0  #: every so many answers are compared with the built-in kernels'; 0 none
+
+
+def explicit_request(
+    device: str | None, delegate: str | None, options: Mapping[str, Any] | None, threads: int | None
+) -> Request:
+    """Return what ``Runner(...)`` asks for: the plain CPU where neither is named.
+
+    Raises:
+        DelegateError: options without a delegate.
+        InputError: a value is none of those allowed.
+    """
+    if options and delegate is None:
+        raise DelegateError("options= belong to a delegate", remedy="give delegate= as well")
+    names = None if delegate is None else (_checked_name(delegate, "delegate"),)
+    place = "cpu" if device is None and delegate is None else device
+    return Request(Wish(names, place, (), False, _checked_threads(threads), options), explicit=True)
+
+
+def automatic_request(
+    delegates: Collection[str] | None,
+    exclude: Collection[str],
+    device: str | None,
+    threads: int | None,
+    fallback: str,
+) -> Request:
+    """Return what ``Runner.auto(...)`` asks for.
+
+    Raises:
+        DelegateError, InputError: a value is none of those allowed.
+    """
+    if fallback not in ("auto", "never"):
+        raise InputError(f"fallback={fallback!r} is not 'auto' or 'never'")
+    names, left_out = _checked_names(delegates, "delegates"), _checked_names(exclude, "exclude") or ()
+    wish = Wish(names, device, left_out, True, _checked_threads(threads))
+    return Request(wish, explicit=False, fallback=fallback == "auto")
+
+
+def _checked_name(given: str, name: str) -> str:
+    if not isinstance(given, str):
+        raise DelegateError(f"{name}={given!r} is not a name")
+    return given
+
+
+def _checked_threads(threads: int | None) -> int | None:
+    """Return a number of threads that is one, or None.
+
+    Raises:
+        InputError: it is no positive integer.
+    """
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise InputError(f"threads={threads!r} is not a positive integer")
+    return threads
+
+
+def checked_count(number: int) -> int:
+    """Return every how many answers are to be compared.
+
+    Raises:
+        InputError: it is none.
+    """
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise InputError(f"recheck={number!r} is not a number of answers")
+    return number
+
+
+def _checked_names(given: Collection[str] | None, name: str) -> tuple[str, ...] | None:
+    """Return a sequence of names as a tuple, None as it is.
+
+    Raises:
+        DelegateError: it is a string, or not a collection of strings.
+    """
+    if given is None:
+        return None
+    if isinstance(given, str):
+        raise DelegateError(f"{name}={given!r} is a string", remedy=f"give a sequence: {name}=[{given!r}]")
+    try:
+        words = tuple(given)
+    except TypeError as error:
+        raise DelegateError(f"{name}={given!r} is not a sequence of names") from error
+    if not all(isinstance(word, str) for word in words):
+        raise DelegateError(f"{name}={given!r} is not a sequence of names")
+    return words
+
+
+def terms_of(
+    model: Model,
+    *,
+    check: Check | None,
+    prefer: str,
+    isolate: str | bool,
+    open_timeout: float | None,
+    timeout: float | None,
+) -> Terms:
+    """Return the terms of a choice, with the check's samples as the model's tensors.
+
+    Raises:
+        InputError: a value is none of those allowed; a sample does not fit the model.
+    """
+    if prefer not in ("latency", "throughput", "order"):
+        raise InputError(f"prefer={prefer!r} is not 'latency', 'throughput' or 'order'")
+    if isolate not in ("auto", True, False):
+        raise InputError(f"isolate={isolate!r} is not 'auto', True or False")
+    limits = {}
+    for stage, name, value in (("open", "open_timeout", open_timeout), ("run", "timeout", timeout)):
+        if value is not None:
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e6:
+                raise InputError(f"{name}={value!r} is not a number of seconds")
+            limits[stage] = float(value)
+    check = validated(Check() if check is None else check)
+    samples = [_converted(model, sample) for sample in check.samples or ()]
+    return Terms(check, samples, prefer, isolate, limits)
+
+
+def _converted(model: Model, sample: Any) -> list[Any]:
+    interface = model.info.interface(None, model.name)
+    given: Sequence[Any] = arrange(interface.renamed(sample), interface.input_names, interface.inputs)
+    return [
+        convert(value, spec, lambda message: None).array
+        for value, spec in zip(given, interface.inputs, strict=True)
+    ]

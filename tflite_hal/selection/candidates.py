@@ -1,0 +1,197 @@
+"""What may be tried, in which order, and why the rest may not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tflite_hal.delegate import KINDS, Configuration, Delegate, Device, Probe, check_options
+from tflite_hal.errors import DelegateError
+from tflite_hal.model import Model
+from tflite_hal.profiles import DeviceProfile
+from tflite_hal.remote import RemoteDelegate
+from tflite_hal.runtime import Runtime
+from tflite_hal.selection.record import Attempt, Candidate, Outcome
+
+__all__ = ["Candidates", "Wish", "candidates", "is_own_cpu"]
+
+
+class Wish(NamedTuple):
+    """What the caller allows."""
+
+    delegates: Sequence[str] | None = None  #: names, in order; None is all
+    device: str | None = None  #: id or kind
+    exclude: Collection[str] = ()  #: names of delegates, ids or kinds of devices
+    cpu_last: bool = True  #: the CPU stays a candidate although not named
+    threads: int | None = None
+    options: Mapping[str, Any] | None = None
+
+    def asks_for(self, delegate: Delegate, device: Device) -> bool:
+        """Whether the caller named this one, or nothing at all."""
+        return not self._misses(delegate, device)
+
+    def refusal(self, delegate: Delegate, device: Device) -> str:
+        """Return why the caller's words rule a device out, "" where they don't."""
+        for word in (delegate.name, device.id, device.kind):
+            if word and word in self.exclude:
+                return f"exclude has {word!r}"
+        if self.cpu_last and is_own_cpu(delegate, device):
+            return ""
+        return self._misses(delegate, device)
+
+    def _misses(self, delegate: Delegate, device: Device) -> str:
+        if self.delegates is not None and delegate.name not in self.delegates:
+            return "not in delegates=" + repr(list(self.delegates))
+        if self.device is not None and self.device not in (device.id, device.kind):
+            return f"not device={self.device!r}"
+        if self.device is not None and self.delegates is None and device.kind == "cpu":
+            return "" if is_own_cpu(delegate, device) else "not one of the runtime's own CPU kernels"
+        return ""
+
+
+def is_own_cpu(delegate: Delegate, device: Device) -> bool:
+    """Whether this is the CPU by what ships with the runtime, not by a vendor's engine."""
+    return device.kind == "cpu" and delegate.in_process and not isinstance(delegate, RemoteDelegate)
+
+
+class Candidates(NamedTuple):
+    """What can be tried, and what can't."""
+
+    found: list[Candidate]  #: in the order in which they are to be tried
+    refused: list[Attempt]  #: everything that is none, with the reason
+    notes: list[str]  #: what was left out of those that are: the profile's mistakes, settings without effect
+
+
+def candidates(
+    model: Model,
+    delegates: Sequence[Delegate],
+    probes: Mapping[str, Probe],
+    profile: DeviceProfile | None,
+    runtime: Runtime,
+    wish: Wish,
+) -> Candidates:
+    """Return the candidates in order, and an attempt for everything that is none.
+
+    The order: the caller's, the profile's, then delegates it does not name, by kind and name; the
+    runtime's own CPU kernels last.
+    """
+    result = Candidates([], [], [])
+    for delegate in sorted(delegates, key=lambda d: d.name):
+        probe = probes[delegate.name]
+        result.refused.extend(_unusable(delegate, probe, runtime, wish))
+        defaults = _defaults(delegate, profile, result.notes) if probe.devices else {}
+        environment = {} if profile is None else dict(profile.environment.get(delegate.name, {}))
+        for device in probe.devices:
+            try:
+                reason = _ruled_out(delegate, device, model, runtime, wish)
+                if reason is None:
+                    configured = _configured(delegate, device, model, profile, wish, defaults)
+                    environment = {} if profile is None else dict(profile.environment.get(delegate.name, {}))
+                    result.found.extend(
+                        Candidate(delegate, device, c, runtime, environment) for c in configured
+                    )
+                    if wish.threads is not None and all(c.threads is None for c in configured):
+                        result.notes.append(f"threads={wish.threads} has no effect on {delegate.name}")
+            except DelegateError as error:
+                reason = Outcome.FAILED, error.reason
+            if reason is not None:
+                result.refused.append(_none(delegate, device, runtime, *reason))
+    result.found.sort(key=_order(profile, wish))
+    return result
+
+
+def _defaults(delegate: Delegate, profile: DeviceProfile | None, notes: list[str]) -> dict[str, Any]:
+    """Return the profile's options that the delegate takes: a mistake in one costs that one."""
+    kept = {}
+    for name, value in ({} if profile is None else profile.options.get(delegate.name, {})).items():
+        try:
+            check_options(delegate, {name: value})
+            kept[name] = value
+        except DelegateError as error:
+            notes.append(f"device profile {profile.name if profile else ''}: left out: {error}")
+    return kept
+
+
+def _unusable(delegate: Delegate, probe: Probe, runtime: Runtime, wish: Wish) -> Iterator[Attempt]:
+    """Yield an attempt per problem; a delegate without device or problem has nothing to say, unless
+    it was asked for by name."""
+
+    def attempt(device: Device, outcome: Outcome, stage: str, reason: str, remedy: str) -> Attempt:
+        place = (delegate.name, device.id, device.kind, "", runtime.name)
+        return Attempt(*place, outcome, stage, reason, remedy)
+
+    for problem in probe.problems:
+        device = Device(problem.device, problem.kind)
+        refusal = wish.refusal(delegate, device)
+        if refusal:
+            yield attempt(device, Outcome.EXCLUDED, problem.stage, refusal, "")
+        else:
+            yield attempt(device, Outcome.UNAVAILABLE, problem.stage, problem.evidence, problem.remedy)
+    if not probe.devices and not probe.problems and delegate.name in (wish.delegates or ()):
+        reason, hint = "no such device on this machine", delegate.install_hint
+        yield attempt(Device("", ""), Outcome.UNAVAILABLE, "probe", reason, hint)
+
+
+def _ruled_out(
+    delegate: Delegate, device: Device, model: Model, runtime: Runtime, wish: Wish
+) -> tuple[Outcome, str] | None:
+    refusal = wish.refusal(delegate, device)
+    if refusal:
+        return Outcome.EXCLUDED, refusal
+    if delegate.runtimes is not None and runtime.name not in delegate.runtimes:
+        return Outcome.UNAVAILABLE, f"works with {', '.join(delegate.runtimes)} only, not with {runtime.name}"
+    reason = _guarded(lambda: delegate.supports(model, device), delegate, "supports")
+    return None if reason is None else (Outcome.UNSUPPORTED, str(reason))
+
+
+def _configured(
+    delegate: Delegate,
+    device: Device,
+    model: Model,
+    profile: DeviceProfile | None,
+    wish: Wish,
+    defaults: Mapping[str, Any],
+) -> list[Configuration]:
+    given = dict(wish.options or {})
+    found = _guarded(
+        lambda: list(delegate.configurations(model, device, profile)), delegate, "configurations"
+    )
+    configurations: list[Configuration] = []
+    for one in found or [Configuration()]:
+        threads = wish.threads if wish.threads is not None and one.threads is not None else one.threads
+        one = one._replace(options={**defaults, **one.options, **given}, threads=threads)
+        if one not in configurations:
+            configurations.append(one)
+    return configurations
+
+
+def _guarded(ask: Callable[[], Any], delegate: Delegate, method: str) -> Any:
+    # A vendor's code over any model: whatever it raises is told as the delegate's own failure.
+    try:
+        return ask()
+    except Exception as error:
+        raise DelegateError(
+            f"delegate {delegate.name}: {method}() failed: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _none(delegate: Delegate, device: Device, runtime: Runtime, outcome: Outcome, reason: str) -> Attempt:
+    return Attempt(delegate.name, device.id, device.kind, "", runtime.name, outcome, "probe", reason)
+
+
+def _order(profile: DeviceProfile | None, wish: Wish) -> Callable[[Candidate], tuple[Any, ...]]:
+    def place(names: Sequence[str] | None, name: str) -> int:
+        return list(names).index(name) if names is not None and name in names else len(names or ())
+
+    def key(candidate: Candidate) -> tuple[Any, ...]:
+        name, kind = candidate.delegate.name, candidate.device.kind
+        return (
+            is_own_cpu(candidate.delegate, candidate.device),
+            name == "builtin",
+            place(wish.delegates, name),
+            place(profile.delegates if profile is not None else None, name),
+            KINDS.index(kind) if kind in KINDS else len(KINDS),
+            name,
+        )
+
+    return key

@@ -1,0 +1,7 @@
+"""Tries candidates: opens them where they can do no harm, compares their answers, times them."""
+
+from tflite_hal.trial.choose import Chosen, choose
+from tflite_hal.trial.inputs import seeded_inputs
+from tflite_hal.trial.proof import Opened, Terms, open_candidate, outcome_of
+
+__all__ = ["Chosen", "Opened", "Terms", "choose", "open_candidate", "outcome_of", "seeded_inputs"]

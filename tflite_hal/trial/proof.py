@@ -1,0 +1,178 @@
+"""Opens a candidate and has it answer: loaded is not working.
+
+The first open of a model by a delegate happens in a worker. Foreign libraries stay there; what ships
+with the runtime is opened in this process once it was proven.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from tflite_hal.accuracy import Check
+from tflite_hal.errors import (
+    DelegateError,
+    DeviceBusyError,
+    TfliteHalError,
+    WorkerCrashedError,
+    WorkerError,
+    WorkerHungError,
+)
+from tflite_hal.model import Model
+from tflite_hal.remote import open_remotely
+from tflite_hal.selection import Candidate, Outcome
+from tflite_hal.session import Session
+from tflite_hal.worker import described_error, rebuilt_error
+
+__all__ = ["Answers", "Opened", "Proof", "Terms", "open_candidate", "outcome_of", "prove"]
+
+Answers = list[list[np.ndarray[Any, Any]]]  # per input, one array per output
+
+#: Seconds after which a slow model is tried on no more inputs than needed.
+LONG: Final = 2.0
+
+_log: Final = logging.getLogger("tflite_hal")
+
+
+class Terms(NamedTuple):
+    """By what a choice is made, and where what was chosen lives."""
+
+    check: Check = Check()
+    samples: Sequence[Sequence[np.ndarray[Any, Any]]] = ()  #: the check's, as the model's tensors
+    prefer: str = "latency"  #: ``latency``, ``throughput`` or ``order``
+    isolate: str | bool = "auto"  #: True: all sessions in workers; False: none
+    limits: Mapping[str, float] = {}  #: seconds per stage, instead of the delegate's
+
+    def stays_in_worker(self, candidate: Candidate) -> bool:
+        """Whether this candidate's sessions live in a worker."""
+        if self.isolate == "auto":
+            return not candidate.delegate.in_process
+        return bool(self.isolate)
+
+
+class Opened(NamedTuple):
+    """A candidate's session that has answered."""
+
+    candidate: Candidate
+    session: Session
+    load_ms: float  #: opening it, once it was proven
+    warning: str = ""  #: why it was not isolated, "" where it was
+
+
+class Proof(NamedTuple):
+    """What a candidate answered when it was tried."""
+
+    opened: Opened
+    answers: Answers
+
+
+def prove(
+    candidate: Candidate,
+    model: Model,
+    inputs: Sequence[Sequence[Any]],
+    terms: Terms,
+    *,
+    least: int | None = None,
+) -> Proof:
+    """Open a candidate and run it on the inputs, in a worker where one can be started.
+
+    Returns an open session, in this process where it may live there, and its answers; to the first
+    ``least`` inputs only where more would take longer than :data:`LONG` seconds.
+
+    Raises:
+        WorkerCrashedError, WorkerHungError: it killed its worker, or was killed at its limit.
+        WorkerError: a foreign library, and no worker can be started.
+        DelegateError, ModelError: its reason.
+    """
+    _log.info("trying %s on %s", candidate.delegate.name, candidate.device.id)
+    stays = terms.stays_in_worker(candidate)
+    try:
+        remote = _open_remotely(candidate, model, terms)
+        answers = _answers(remote, model, inputs, least)
+    except (WorkerCrashedError, WorkerHungError):
+        raise
+    except WorkerError as error:
+        if stays:
+            raise
+        warning = f"{model.name} was opened without a trial in a child process: {error}"
+        opened = _open_here(candidate, model)._replace(warning=warning)
+        return Proof(opened, _answers(opened, model, inputs, least))
+    if stays:
+        return Proof(remote, answers)
+    remote.session.close()  # before it is opened here: a device takes one process at a time
+    return Proof(_open_here(candidate, model), answers)
+
+
+def open_candidate(candidate: Candidate, model: Model, terms: Terms) -> Opened:
+    """Open a candidate that was proven before, where it is to live; raises as :func:`prove`."""
+    if terms.stays_in_worker(candidate):
+        return _open_remotely(candidate, model, terms)
+    return _open_here(candidate, model)
+
+
+def _open_here(candidate: Candidate, model: Model) -> Opened:
+    started = time.perf_counter()
+    # A delegate's own code: whatever it raises is told as in a worker.
+    try:
+        session = candidate.delegate.open(model, candidate.device, candidate.configuration, candidate.runtime)
+    except TfliteHalError:
+        raise
+    except Exception as error:
+        place = traceback.format_exception(type(error), error, error.__traceback__)[-2:]
+        raise rebuilt_error(described_error(error, " ".join("".join(place).split())[-300:])) from error
+    return Opened(candidate, session, (time.perf_counter() - started) * 1e3)
+
+
+def _open_remotely(candidate: Candidate, model: Model, terms: Terms) -> Opened:
+    started = time.perf_counter()
+    session = open_remotely(
+        candidate.delegate,
+        model,
+        candidate.device,
+        candidate.configuration,
+        candidate.runtime,
+        candidate.environment,
+        limits=terms.limits,
+    )
+    return Opened(candidate, session, (time.perf_counter() - started) * 1e3)
+
+
+def _answers(opened: Opened, model: Model, inputs: Sequence[Sequence[Any]], least: int | None) -> Answers:
+    """Run a new session on the inputs, each from a fresh state; it is closed where that fails."""
+    session, candidate = opened.session, opened.candidate
+    try:
+        if candidate.device.kind != "cpu" and session.coverage is not None and session.coverage.taken == 0:
+            total = session.coverage.total
+            raise DelegateError(
+                f"{candidate.delegate.name} took none of the {total} operators of {model.name}"
+            )
+        call = session.prepare() if inputs else None
+        answers: Answers = []
+        started = time.perf_counter()
+        for one in inputs:
+            if least is not None and len(answers) >= least and time.perf_counter() - started > LONG:
+                break
+            answers.append(call.run(one) if call is not None else [])
+            session.reset()
+    except TfliteHalError as error:
+        error.stage = error.stage or "run"
+        session.close()
+        raise
+    except BaseException:
+        session.close()
+        raise
+    return answers
+
+
+def outcome_of(error: TfliteHalError) -> Outcome:
+    """Return what a candidate became that ended in this error."""
+    if isinstance(error, DeviceBusyError):
+        return Outcome.UNAVAILABLE
+    if isinstance(error, WorkerCrashedError):
+        return Outcome.CRASHED
+    return Outcome.HUNG if isinstance(error, WorkerHungError) else Outcome.FAILED
