@@ -115,7 +115,7 @@ def _per_channel(name: str, value: Any, default: float, channels: int) -> np.nda
     if array.ndim > 1 or array.size not in (1, channels):
         raise InputError(f"{name}={value!r} is not one number or one for each of {channels} channels")
     if not np.isfinite(array).all() or (name == "std" and not array.all()):
-        raise InputError(f"{name}={value!r} is not finite{' and other than 0' if name == 'std' else ''}")
+        raise InputError(f"{name}={value!r} must be finite{' and other than 0' if name == 'std' else ''}")
     return array
 
 
@@ -170,7 +170,8 @@ def _open(image: Any, mode: str) -> Any:
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         # Pillow's readers report damage by any of these.
         name = "the picture" if path is None else f"{path!s}"
-        raise InputError(f"{name} can't be read as a picture: {error}") from error
+        said = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InputError(f"{name} can't be read as a picture: {said}") from error
 
 
 def _path(image: Any) -> Any:
@@ -266,8 +267,12 @@ def read_labels(path: str | os.PathLike[str]) -> list[str]:
     """
     try:
         text = Path(path).read_text("utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{os.fspath(path)} can't be read as labels: {error}") from error
+    except UnicodeDecodeError as error:
+        reason = f"{os.fspath(path)} can't be read as labels: {error.reason} at byte {error.start}"
+        raise InputError(reason, remedy="give a text file in UTF-8") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        said = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InputError(f"{os.fspath(path)} can't be read as labels: {said}") from error
     if not text.strip():
         raise InputError(f"{os.fspath(path)} has no labels")
     # Not splitlines: that takes form feeds and the like for ends of lines too, which moves all labels after.

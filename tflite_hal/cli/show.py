@@ -49,8 +49,12 @@ def table(*columns: str) -> Table:
 
 
 def print_json(content: Any) -> None:
-    """Print JSON."""
-    click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+    """Print JSON; text that is not UTF-8 is shown escaped, and complex numbers as text."""
+
+    def shown(value: Any) -> str:
+        return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+    click.echo(json.dumps(content, indent=2, ensure_ascii=False, default=shown))
 
 
 def print_host(console: Console, host: HostInfo, profile: str | None) -> None:
