@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 import tflite_hal
 from tflite_hal.cli import main, show
-from tflite_hal.errors import DelegateError, ModelError
+from tflite_hal.errors import DelegateError, InputError, ModelError
 from tflite_hal.host import probe_host
 from tflite_hal.runtime import NAMES
 from tflite_hal.worker import shutdown
@@ -302,8 +302,7 @@ def test_inputs_that_do_not_fit(digits: Path, tmp_path: Path, image: np.ndarray)
     assert "notes.txt: not a .npy or .npz file" in refused("run", digits, "--input", tmp_path / "notes.txt")
     labels = tmp_path / "labels.txt"
     labels.write_text("one\ntwo\n")
-    result = call("run", digits, "--labels", labels, status=2)
-    assert "2 labels for 10 scores" in result.stderr
+    assert "2 labels for 10 scores" in refused("run", digits, "--labels", labels)
     assert "seconds=-1" in refused("benchmark", digits, "--seconds", -1)
 
 
@@ -510,6 +509,34 @@ def test_an_error_of_the_program_is_one_line_and_status_2(tmp_path: Path) -> Non
 
 def test_a_strange_width_of_the_terminal_is_no_error() -> None:
     assert as_module("plugins", COLUMNS="x").returncode == 0
+
+
+def test_labels_are_for_the_outputs_that_have_as_many_scores() -> None:
+    def text(result, labels) -> str:
+        console = show.console()
+        with console.capture() as captured:
+            for part in show.results(result, labels, 2):
+                console.print(part)
+        return captured.get()
+
+    outputs = {"kinds": np.array([[0.25, 0.75]]), "sizes": np.arange(3.0), "boxes": np.zeros((2, 4))}
+    shown = text(outputs, ["cat", "dog"]).splitlines()
+    assert [line.split() for line in shown[:4]] == [
+        ["kinds"],
+        ["class", "score"],
+        ["dog", "0.75"],
+        ["cat", "0.25"],
+    ]
+    assert shown[4] == "sizes" and shown[6].split() == ["class", "2", "2"]
+    assert shown[8].startswith("boxes float64 [2, 4]")
+    with pytest.raises(InputError, match="4 labels for 2 scores"):
+        text(outputs, list("abcd"))
+    with pytest.warns(UserWarning, match="--labels is not used"):
+        text({"boxes": outputs["boxes"]}, ["cat", "dog"])
+
+
+def test_json_has_no_infinities() -> None:
+    assert show.listed({"a": np.array([[1, np.nan, np.inf]], np.float32)}) == {"a": [[1.0, None, None]]}
 
 
 def test_bytes_and_complex_numbers_become_text_in_json(capsys: pytest.CaptureFixture[str]) -> None:

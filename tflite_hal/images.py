@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,6 +59,8 @@ def fit(
         InputError: Pillow is not installed, the picture can't be read, the tensor is not shaped as an
             image or of no such dtype, or ``mean`` and ``std`` don't fit it or are needed.
     """
+    if isinstance(spec, Sequence) and not hasattr(spec, "quantization"):
+        raise InputError("spec is a sequence, not one input", remedy="give one of them: runner.inputs[0]")
     layout = _layout(spec)
     sizes = dict(zip(layout, spec.shape, strict=True))
     channels = sizes.get("C", 1)
@@ -237,6 +239,9 @@ def top(scores: Any, labels: Sequence[str] | None = None, k: int = 5) -> list[tu
     Raises:
         InputError: the scores are no such array, ``labels`` is a path or not as many, or ``k`` is below 1.
     """
+    if isinstance(scores, Mapping):
+        names = ", ".join(repr(name) for name in scores)
+        raise InputError("scores is a mapping, not one output", remedy=f"give the value of one of: {names}")
     array = np.asarray(scores)
     if array.ndim == 2 and array.shape[0] == 1:
         array = array[0]
@@ -248,8 +253,8 @@ def top(scores: Any, labels: Sequence[str] | None = None, k: int = 5) -> list[tu
     if labels is not None and len(labels) != len(array):
         remedy = "use the labels that belong to this model"
         raise InputError(f"{len(labels)} labels for {len(array)} scores", remedy=remedy)
-    if k < 1:
-        raise InputError(f"k={k!r} is less than 1")
+    if not isinstance(k, (int, np.integer)) or k < 1:
+        raise InputError(f"k={k!r} is not a whole number of at least 1")
     # ~ turns the order of integers round without overflow or rounding.
     falling = -array if array.dtype.kind == "f" else ~array
     best = np.argsort(falling, kind="stable")[:k].tolist()

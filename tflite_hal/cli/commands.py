@@ -48,7 +48,11 @@ def _input_options(command: _Command) -> _Command:
     """Add the options that say what a model gets."""
     options = (
         click.option(
-            "--input", "sources", multiple=True, type=click.Path(), help=".npy, .npz or a picture; one each."
+            "--input",
+            "sources",
+            multiple=True,
+            type=click.Path(),
+            help=".npy, .npz, a picture; one per input.",
         ),
         click.option("--mean", type=float, help="Picture: subtracted from each pixel (0 to 255)."),
         click.option("--std", type=float, help="Picture: divides each pixel after that."),
@@ -258,12 +262,13 @@ def run(
                 }
             )
             return
+        shown = [part for result in results for part in show.results(result, names, top)]
         out = show.console()
         out.print(escape(str(runner.selection)), highlight=False)
         if not sources:
             out.print("input: random numbers, so the answers mean nothing; give --input FILE")
-        for result in results:
-            show.print_result(out, result, names, top)
+        for part in shown:
+            out.print(part, highlight=False)
 
 
 @main.command()
