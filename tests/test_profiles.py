@@ -387,6 +387,16 @@ def test_a_file_given_by_path_is_checked_and_says_what_to_do(tmp_path):
 
 
 @POSIX
+def test_what_to_change_is_named_in_full(tmp_path, monkeypatch):
+    file = write(tmp_path / "mine", "b")
+    file.parent.chmod(0o777)
+    monkeypatch.chdir(file.parent)
+    with pytest.raises(ProfileError) as caught:
+        load_profile("b.yaml")
+    assert caught.value.remedy == f"chmod go-w {file.parent}"
+
+
+@POSIX
 def test_the_packages_own_profiles_are_trusted_wherever_it_is_checked_out(monkeypatch, tmp_path):
     file = write(tmp_path / "device_profiles", "b", 0o664)
     file.parent.chmod(0o775)

@@ -102,6 +102,8 @@ def read_model(source: str | os.PathLike[str] | bytes | Model) -> Model:
 
 def _read_file(path: str) -> bytes:
     try:
+        if Path(path).is_char_device():
+            raise ModelError(f"{path} is a device, not a file")  # reading it may never end
         return Path(path).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
