@@ -429,6 +429,12 @@ def test_wrong_arguments_are_one_line_with_where_to_look(arguments: list[str], s
     assert done.stderr.startswith("tflite-hal: ") and "--help)" in done.stderr
 
 
+@pytest.mark.parametrize("name", sorted(main.commands))
+def test_every_command_takes_json_and_debug_as_the_readme_says(name: str) -> None:
+    text = call(name, "--help").stdout
+    assert "--json" in text and "--debug" in text
+
+
 def test_without_arguments_the_help_is_shown() -> None:
     done = as_module()
     assert "Usage: tflite-hal" in done.stdout + done.stderr and "probe" in done.stdout + done.stderr

@@ -382,6 +382,7 @@ def test_a_file_given_by_path_is_checked_and_says_what_to_do(tmp_path):
         load_profile(file)
     assert str(file) in caught.value.reason
     assert caught.value.remedy == f"chmod go-w {file}"
+    assert load_profile(file, trusted=True).name == "b"
     file.chmod(0o600)
     assert load_profile(file).name == "b"
 
