@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 import tflite_hal
-from tflite_hal.cli import main
-from tflite_hal.errors import DelegateError, ModelError
+from tflite_hal.cli import main, show
+from tflite_hal.errors import DelegateError, InputError, ModelError
 from tflite_hal.host import probe_host
 from tflite_hal.runtime import NAMES
 from tflite_hal.worker import shutdown
@@ -126,6 +126,12 @@ def test_probe_tells_of_a_profile_that_is_refused(monkeypatch: pytest.MonkeyPatc
     assert "absent.yaml: no such file" in call("probe").stdout
     (error,) = call_json("probe")["profile_errors"]
     assert "absent.yaml: no such file" in error
+
+
+def test_probe_tells_of_a_runtime_that_there_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TFLITE_HAL_RUNTIME", "litert")
+    text = " ".join(call("probe").stdout.split())
+    assert "TFLITE_HAL_RUNTIME: unknown runtime 'litert' (to fix it: use one of ai_edge_litert," in text
 
 
 def test_a_broken_plugin_is_listed_with_its_reason(install) -> None:
@@ -296,9 +302,54 @@ def test_inputs_that_do_not_fit(digits: Path, tmp_path: Path, image: np.ndarray)
     assert "notes.txt: not a .npy or .npz file" in refused("run", digits, "--input", tmp_path / "notes.txt")
     labels = tmp_path / "labels.txt"
     labels.write_text("one\ntwo\n")
-    result = call("run", digits, "--labels", labels, status=2)
-    assert "2 labels for 10 scores" in result.stderr
+    assert "2 labels for 10 scores" in refused("run", digits, "--labels", labels)
     assert "seconds=-1" in refused("benchmark", digits, "--seconds", -1)
+
+
+def test_a_wrong_shape_is_told_as_it_was_given(digits: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((3, 8, 8, 1), np.float32))
+    assert "given: float32 of shape [3, 8, 8, 1]" in refused("run", digits, "--input", tmp_path / "a.npy")
+
+
+def test_arrays_without_names_are_taken_in_order(digits_float: Path, tmp_path: Path, image) -> None:
+    np.savez(tmp_path / "a.npz", image)
+    assert np.argmax(call_json("run", digits_float, "--input", tmp_path / "a.npz")["outputs"][0]) == 7
+    np.savez(tmp_path / "a.npz", image, image)
+    refused("run", digits_float, "--input", tmp_path / "a.npz")
+
+
+def test_a_scaling_is_for_pictures_and_benchmark_takes_it_too(
+    digits_float: Path, tmp_path: Path, image
+) -> None:
+    np.save(tmp_path / "a.npy", image)
+    for given in ([], ["--input", tmp_path / "a.npy"]):
+        line = refused("run", digits_float, *given, "--mean", 0, "--std", 255)
+        assert "--mean and --std are for pictures" in line
+    assert "give mean=0, std=255" in refused("benchmark", digits_float, "--input", SEVEN, "--runs", 2)
+    call("benchmark", digits_float, "--input", SEVEN, "--runs", 2, "--mean", 0, "--std", 255)
+
+
+def test_a_missing_file_is_named_once(digits: Path, tmp_path: Path) -> None:
+    for name in ("absent.npy", "absent.npz", "absent.png"):
+        line = refused("run", digits, "--input", tmp_path / name)
+        assert line.count(name) == 1 and line.endswith(": No such file or directory")
+    line = refused("run", digits, "--labels", tmp_path / "absent.txt")
+    assert line.count("absent.txt") == 1 and line.endswith(": No such file or directory")
+    (tmp_path / "latin.txt").write_bytes("Käse\n".encode("latin-1"))
+    assert "give a text file in UTF-8" in refused("run", digits, "--labels", tmp_path / "latin.txt")
+
+
+def test_a_path_may_be_any_bytes_and_the_terminal_any_encoding(digits: Path, tmp_path: Path) -> None:
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xff \xc3\xbc.tflite")
+    try:
+        Path(odd).write_bytes(digits.read_bytes())
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    for encoding in ("ascii", "utf-8"):
+        for command in ("inspect", "run"):
+            done = as_module(command, odd, PYTHONIOENCODING=encoding)
+            assert done.returncode == 0, done.stderr
+            assert "udcff" in done.stdout
 
 
 def bad_file(folder: Path, kind: str) -> Path:
@@ -376,6 +427,12 @@ def test_wrong_arguments_are_one_line_with_where_to_look(arguments: list[str], s
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert said in done.stderr.replace('"', "'")  # click quotes differently over its versions
     assert done.stderr.startswith("tflite-hal: ") and "--help)" in done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(main.commands))
+def test_every_command_takes_json_and_debug_as_the_readme_says(name: str) -> None:
+    text = call(name, "--help").stdout
+    assert "--json" in text and "--debug" in text
 
 
 def test_without_arguments_the_help_is_shown() -> None:
@@ -458,6 +515,39 @@ def test_an_error_of_the_program_is_one_line_and_status_2(tmp_path: Path) -> Non
 
 def test_a_strange_width_of_the_terminal_is_no_error() -> None:
     assert as_module("plugins", COLUMNS="x").returncode == 0
+
+
+def test_labels_are_for_the_outputs_that_have_as_many_scores() -> None:
+    def text(result, labels) -> str:
+        console = show.console()
+        with console.capture() as captured:
+            for part in show.results(result, labels, 2):
+                console.print(part)
+        return captured.get()
+
+    outputs = {"kinds": np.array([[0.25, 0.75]]), "sizes": np.arange(3.0), "boxes": np.zeros((2, 4))}
+    shown = text(outputs, ["cat", "dog"]).splitlines()
+    assert [line.split() for line in shown[:4]] == [
+        ["kinds"],
+        ["class", "score"],
+        ["dog", "0.75"],
+        ["cat", "0.25"],
+    ]
+    assert shown[4] == "sizes" and shown[6].split() == ["class", "2", "2"]
+    assert shown[8].startswith("boxes float64 [2, 4]")
+    with pytest.raises(InputError, match="4 labels for 2 scores"):
+        text(outputs, list("abcd"))
+    with pytest.warns(UserWarning, match="--labels is not used"):
+        text({"boxes": outputs["boxes"]}, ["cat", "dog"])
+
+
+def test_json_has_no_infinities() -> None:
+    assert show.listed({"a": np.array([[1, np.nan, np.inf]], np.float32)}) == {"a": [[1.0, None, None]]}
+
+
+def test_bytes_and_complex_numbers_become_text_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    show.print_json([np.array([b"caf\xe9", "x"], object).tolist(), np.array([1 + 2j]).tolist()])
+    assert json.loads(capsys.readouterr().out) == [["caf\\xe9", "x"], ["(1+2j)"]]
 
 
 # Real models

@@ -402,9 +402,16 @@ def test_a_path_is_no_labels(labels) -> None:
         top([1, 2], labels)
 
 
-@pytest.mark.parametrize("k", [0, -1])
+def test_all_outputs_or_all_inputs_are_not_one() -> None:
+    with pytest.raises(InputError, match=r"scores is a mapping.*'a', 'b'"):
+        top({"a": [1], "b": [2]})
+    with pytest.raises(InputError, match=r"not one input.*runner.inputs\[0\]"):
+        fit(RGB, (spec("uint8", 6, 5, 3),))
+
+
+@pytest.mark.parametrize("k", [0, -1, 2.5, "3", None])
 def test_k_is_checked(k) -> None:
-    with pytest.raises(InputError, match=f"k={k}"):
+    with pytest.raises(InputError, match=f"k={k!r}"):
         top([1, 2], k=k)
 
 

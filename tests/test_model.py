@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -484,6 +485,23 @@ def test_a_damaged_signature_does_not_refuse_the_model() -> None:
 
 
 # Mistakes
+
+
+def test_a_folder_is_no_model_and_a_saved_model_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="the path of the model is empty"):
+        read_model("")
+    with pytest.raises(ModelError, match="Is a directory") as caught:
+        read_model(tmp_path)
+    assert caught.value.remedy == ""
+    (tmp_path / "saved_model.pb").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"Is a directory.*it is a SavedModel: convert it"):
+        read_model(tmp_path)
+
+
+@pytest.mark.skipif(not Path(os.devnull).is_char_device(), reason="no such device here")
+def test_a_device_is_not_read() -> None:
+    with pytest.raises(ModelError, match="is a device, not a file"):
+        read_model(os.devnull)
 
 
 @pytest.mark.parametrize(

@@ -382,8 +382,19 @@ def test_a_file_given_by_path_is_checked_and_says_what_to_do(tmp_path):
         load_profile(file)
     assert str(file) in caught.value.reason
     assert caught.value.remedy == f"chmod go-w {file}"
+    assert load_profile(file, trusted=True).name == "b"
     file.chmod(0o600)
     assert load_profile(file).name == "b"
+
+
+@POSIX
+def test_what_to_change_is_named_in_full(tmp_path, monkeypatch):
+    file = write(tmp_path / "mine", "b")
+    file.parent.chmod(0o777)
+    monkeypatch.chdir(file.parent)
+    with pytest.raises(ProfileError) as caught:
+        load_profile("b.yaml")
+    assert caught.value.remedy == f"chmod go-w {file.parent}"
 
 
 @POSIX

@@ -1,6 +1,7 @@
 """Which runtimes are usable, broken or absent, and why."""
 
 import importlib
+import os
 import platform
 import subprocess
 import sys
@@ -36,6 +37,15 @@ def test_load_gives_a_working_interpreter(runtime_name: str, digits: Path) -> No
     interpreter = loaded.interpreter(digits.read_bytes(), threads=2, default_delegates=False)
     interpreter.allocate_tensors()
     interpreter.invoke()
+
+
+def test_a_model_whose_name_is_no_text_is_opened(runtime_name: str, digits: Path, tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.tflite")
+    try:
+        Path(path).write_bytes(digits.read_bytes())
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    load_runtime(runtime_name).interpreter(path).allocate_tensors()
 
 
 def test_all_usable_runtimes_work_in_one_process(digits: Path) -> None:

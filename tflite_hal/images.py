@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,6 +59,8 @@ def fit(
         InputError: Pillow is not installed, the picture can't be read, the tensor is not shaped as an
             image or of no such dtype, or ``mean`` and ``std`` don't fit it or are needed.
     """
+    if isinstance(spec, Sequence) and not hasattr(spec, "quantization"):
+        raise InputError("spec is a sequence, not one input", remedy="give one of them: runner.inputs[0]")
     layout = _layout(spec)
     sizes = dict(zip(layout, spec.shape, strict=True))
     channels = sizes.get("C", 1)
@@ -115,7 +117,7 @@ def _per_channel(name: str, value: Any, default: float, channels: int) -> np.nda
     if array.ndim > 1 or array.size not in (1, channels):
         raise InputError(f"{name}={value!r} is not one number or one for each of {channels} channels")
     if not np.isfinite(array).all() or (name == "std" and not array.all()):
-        raise InputError(f"{name}={value!r} is not finite{' and other than 0' if name == 'std' else ''}")
+        raise InputError(f"{name}={value!r} must be finite{' and other than 0' if name == 'std' else ''}")
     return array
 
 
@@ -170,7 +172,8 @@ def _open(image: Any, mode: str) -> Any:
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         # Pillow's readers report damage by any of these.
         name = "the picture" if path is None else f"{path!s}"
-        raise InputError(f"{name} can't be read as a picture: {error}") from error
+        said = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InputError(f"{name} can't be read as a picture: {said}") from error
 
 
 def _path(image: Any) -> Any:
@@ -236,6 +239,9 @@ def top(scores: Any, labels: Sequence[str] | None = None, k: int = 5) -> list[tu
     Raises:
         InputError: the scores are no such array, ``labels`` is a path or not as many, or ``k`` is below 1.
     """
+    if isinstance(scores, Mapping):
+        names = ", ".join(repr(name) for name in scores)
+        raise InputError("scores is a mapping, not one output", remedy=f"give the value of one of: {names}")
     array = np.asarray(scores)
     if array.ndim == 2 and array.shape[0] == 1:
         array = array[0]
@@ -247,8 +253,8 @@ def top(scores: Any, labels: Sequence[str] | None = None, k: int = 5) -> list[tu
     if labels is not None and len(labels) != len(array):
         remedy = "use the labels that belong to this model"
         raise InputError(f"{len(labels)} labels for {len(array)} scores", remedy=remedy)
-    if k < 1:
-        raise InputError(f"k={k!r} is less than 1")
+    if not isinstance(k, (int, np.integer)) or k < 1:
+        raise InputError(f"k={k!r} is not a whole number of at least 1")
     # ~ turns the order of integers round without overflow or rounding.
     falling = -array if array.dtype.kind == "f" else ~array
     best = np.argsort(falling, kind="stable")[:k].tolist()
@@ -266,8 +272,12 @@ def read_labels(path: str | os.PathLike[str]) -> list[str]:
     """
     try:
         text = Path(path).read_text("utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{os.fspath(path)} can't be read as labels: {error}") from error
+    except UnicodeDecodeError as error:
+        reason = f"{os.fspath(path)} can't be read as labels: {error.reason} at byte {error.start}"
+        raise InputError(reason, remedy="give a text file in UTF-8") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        said = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InputError(f"{os.fspath(path)} can't be read as labels: {said}") from error
     if not text.strip():
         raise InputError(f"{os.fspath(path)} has no labels")
     # Not splitlines: that takes form feeds and the like for ends of lines too, which moves all labels after.

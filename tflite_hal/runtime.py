@@ -82,11 +82,14 @@ class Runtime:
 
         Raises:
             ValueError: the runtime refuses the file.
+            OSError: a file whose name is not UTF-8 can't be read.
             RuntimeError: a delegate refuses the model.
             SystemError: the runtime does not fit the installed numpy.
         """
         resolvers = self._api["OpResolverType"]
         resolver = resolvers.AUTO if default_delegates else resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        if isinstance(model, str) and not _is_utf8(model):  # the runtimes take no other names
+            model = Path(model).read_bytes()
         source = {"model_content": model} if isinstance(model, bytes) else {"model_path": model}
         return self._api["Interpreter"](
             **source,
@@ -107,6 +110,14 @@ class Runtime:
 
     def __repr__(self) -> str:
         return f"<Runtime {self.name} {self.version}>"
+
+
+def _is_utf8(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:  # bytes of the file system that are no text
+        return False
+    return True
 
 
 def load_runtime(name: str | None = None) -> Runtime:

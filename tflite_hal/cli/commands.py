@@ -23,7 +23,7 @@ from tflite_hal.manager import Manager
 from tflite_hal.model import read_model
 from tflite_hal.profiles import explain, load_profiles, match_profile, unknown_delegates
 from tflite_hal.runner import Runner
-from tflite_hal.runtime import RuntimeStatus, runtime_statuses
+from tflite_hal.runtime import RuntimeStatus, runtime_status, runtime_statuses
 from tflite_hal.worker import start_worker
 
 __all__ = ["main"]
@@ -42,6 +42,22 @@ def main() -> None:
 
 def _json_option(command: _Command) -> _Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def _input_options(command: _Command) -> _Command:
+    """Add the options that say what a model gets."""
+    options = (
+        click.option(
+            "--input",
+            "sources",
+            multiple=True,
+            type=click.Path(),
+            help=".npy, .npz, a picture; one per input.",
+        ),
+        click.option("--mean", type=float, help="Picture: subtracted from each pixel (0 to 255)."),
+        click.option("--std", type=float, help="Picture: divides each pixel after that."),
+    )
+    return functools.reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
 
 def _choice_options(command: _Command) -> _Command:
@@ -97,8 +113,19 @@ def probe(root: str, as_json: bool) -> None:
     )
     show.print_runtimes(out, runtimes)
     show.print_delegates(out, probes, manager.plugins)
-    for error in errors:
+    for error in (*errors, *_wrong_settings()):
         out.print(f"[red]{escape(str(error))}[/]")
+
+
+def _wrong_settings() -> list[TfliteHalError]:
+    """Return what is wrong with the variable that names the runtime of every call."""
+    wanted = os.environ.get("TFLITE_HAL_RUNTIME")
+    try:
+        if wanted:
+            runtime_status(wanted)
+    except TfliteHalError as error:
+        return [type(error)(f"TFLITE_HAL_RUNTIME: {error.reason}", remedy=error.remedy)]
+    return []
 
 
 def _proven(status: RuntimeStatus) -> RuntimeStatus:
@@ -196,13 +223,9 @@ def inspect(model: str, as_json: bool) -> None:
 
 @main.command()
 @click.argument("model", type=click.Path())
-@click.option(
-    "--input", "sources", multiple=True, type=click.Path(), help=".npy, .npz or a picture; one per input."
-)
+@_input_options
 @click.option("--labels", type=click.Path(), help="Text file, one label per line.")
 @click.option("--top", default=5, show_default=True, type=click.IntRange(1), help="How many classes to show.")
-@click.option("--mean", type=float, help="Picture: subtracted from each pixel (0 to 255).")
-@click.option("--std", type=float, help="Picture: divides each pixel after that.")
 @click.option(
     "--repeat", default=1, type=click.IntRange(1), help="Run again after a reset, so many times in all."
 )
@@ -239,19 +262,18 @@ def run(
                 }
             )
             return
+        shown = [part for result in results for part in show.results(result, names, top)]
         out = show.console()
         out.print(escape(str(runner.selection)), highlight=False)
         if not sources:
             out.print("input: random numbers, so the answers mean nothing; give --input FILE")
-        for result in results:
-            show.print_result(out, result, names, top)
+        for part in shown:
+            out.print(part, highlight=False)
 
 
 @main.command()
 @click.argument("model", type=click.Path())
-@click.option(
-    "--input", "sources", multiple=True, type=click.Path(), help=".npy, .npz or a picture; one per input."
-)
+@_input_options
 @click.option("--runs", type=click.IntRange(1), help="Timed runs.")
 @click.option("--seconds", type=float, help="For how long.")
 @click.option("--warmup", type=click.IntRange(0), help="Untimed runs before.")
@@ -260,6 +282,8 @@ def run(
 def benchmark(
     model: str,
     sources: Sequence[str],
+    mean: float | None,
+    std: float | None,
     runs: int | None,
     seconds: float | None,
     warmup: int | None,
@@ -268,6 +292,6 @@ def benchmark(
 ) -> None:
     """Measure MODEL: load, first run and steady state apart."""
     with _runner(model, choice) as runner:
-        inputs = read_inputs(sources, runner.inputs, None, None)
+        inputs = read_inputs(sources, runner.inputs, mean, std)
         result = runner.benchmark(inputs=inputs, runs=runs, seconds=seconds, warmup=warmup)
         click.echo(result.to_json() if as_json else str(result))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -35,6 +36,9 @@ class Group(click.Group):
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run the command that the arguments name, and exit."""
         self._debug = False
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # names of files and models may be any bytes
+                stream.reconfigure(errors="backslashreplace")
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _show_warning

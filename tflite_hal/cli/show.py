@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
+import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from tflite_hal import images
 from tflite_hal.delegate import Probe
@@ -26,11 +29,11 @@ __all__ = [
     "print_delegates",
     "print_host",
     "print_json",
-    "print_result",
     "print_runtimes",
     "problem",
     "quantisation",
     "remarks",
+    "results",
     "table",
 ]
 
@@ -49,8 +52,12 @@ def table(*columns: str) -> Table:
 
 
 def print_json(content: Any) -> None:
-    """Print JSON."""
-    click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+    """Print JSON; text that is not UTF-8 is shown escaped, and complex numbers as text."""
+
+    def shown(value: Any) -> str:
+        return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+    click.echo(json.dumps(content, indent=2, ensure_ascii=False, default=shown))
 
 
 def print_host(console: Console, host: HostInfo, profile: str | None) -> None:
@@ -123,23 +130,41 @@ def quantisation(spec: TensorSpec) -> str:
     return f"scale {scales[0]:.6g}, zero point {zeros[0]}" if len(scales) == 1 else f"{len(scales)} scales"
 
 
-def print_result(console: Console, result: Any, labels: Sequence[str] | None, top: int) -> None:
-    """Print outputs: scores as the best classes, anything else as it is."""
+def results(result: Any, labels: Sequence[str] | None, top: int) -> list[Table | Text]:
+    """Return outputs as they are shown: scores as the best classes, anything else as it is.
+
+    Of several outputs the labels are for those that have as many scores.
+
+    Raises:
+        InputError: there are scores, and labels, but nowhere as many.
+    """
     outputs = result if isinstance(result, dict) else {"": result}
+    scores = {name for name, array in outputs.items() if _are_scores(array)}
+    fitting = {name for name in scores if labels is None or len(labels) == outputs[name].size}
+    if labels is not None and not scores:
+        warnings.warn("--labels is not used: no output is a row of scores", stacklevel=2)
+    shown: list[Table | Text] = []
     for name, array in outputs.items():
-        if 1 < array.size == array.shape[-1] and array.ndim <= 2 and array.dtype.kind in "fiu":
-            rows = table("class", "score")
-            for label, score in images.top(array, labels, min(top, array.size)):
-                rows.add_row(escape(label), f"{score:.4g}")
-            console.print(rows)
-        else:
-            console.print(
-                f"{name} {array.dtype} {list(array.shape)}\n{array}".strip(), highlight=False, markup=False
-            )
+        if name not in scores:
+            shown.append(Text(f"{name} {array.dtype} {list(array.shape)}\n{array}".strip()))
+            continue
+        shown += [Text(name)] if name else []
+        rows = table("class", "score")
+        # Where the labels fit nothing, top says so.
+        for label, score in images.top(array, labels if name in fitting or not fitting else None, top):
+            rows.add_row(escape(label), f"{score:.4g}")
+        shown.append(rows)
+    return shown
+
+
+def _are_scores(array: Any) -> bool:
+    return 1 < array.size == array.shape[-1] and array.ndim <= 2 and array.dtype.kind in "fiu"
 
 
 def listed(result: Any) -> Any:
-    """Return outputs JSON-ready."""
+    """Return outputs JSON-ready; JSON has no infinities and no NaN, which become null."""
     if isinstance(result, dict):
-        return {name: array.tolist() for name, array in result.items()}
+        return {name: listed(array) for name, array in result.items()}
+    if result.dtype.kind == "f" and not np.isfinite(result).all():
+        result = np.where(np.isfinite(result), result.astype(object), None)
     return result.tolist()

@@ -91,6 +91,8 @@ def read_model(source: str | os.PathLike[str] | bytes | Model) -> Model:
     if isinstance(source, (bytes, bytearray, memoryview)):
         data = bytes(source)
         return Model(None, data, "<bytes>", _read(data, "<bytes>"))
+    if source == "":
+        raise ModelError("the path of the model is empty")
     try:
         path = str(Path(source).absolute())
     except TypeError as error:
@@ -100,13 +102,21 @@ def read_model(source: str | os.PathLike[str] | bytes | Model) -> Model:
 
 def _read_file(path: str) -> bytes:
     try:
+        if Path(path).is_char_device():
+            raise ModelError(f"{path} is a device, not a file")  # reading it may never end
         return Path(path).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ModelError(f"{path}: {reason}") from error
+        saved = "it is a SavedModel: convert it to .tflite first"
+        remedy = (
+            saved if isinstance(error, IsADirectoryError) and Path(path, "saved_model.pb").exists() else ""
+        )
+        raise ModelError(f"{path}: {reason}", remedy=remedy) from error
 
 
 def _read(data: bytes, name: str) -> ModelInfo:
+    if not data:
+        raise ModelError(f"{name} is empty: 0 bytes")
     if data[4:8] != b"TFL3":
         for start, what, remedy in _MISTAKES:
             if data[:256].lstrip().lower().startswith(start.lower()):

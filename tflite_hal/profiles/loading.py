@@ -47,7 +47,7 @@ def load_profiles(
             continue
         for file in files:
             try:
-                profile = _load(file, check_owner=origin == _USER)
+                profile = load_profile(file, trusted=origin != _USER)
                 _check_file_name(profile)
                 _add(profile, origin, found)
             except ProfileError as error:
@@ -56,23 +56,22 @@ def load_profiles(
     return tuple(profile for _, profile in listed), tuple(errors)
 
 
-def load_profile(path: str | Path) -> DeviceProfile:
+def load_profile(path: str | Path, *, trusted: bool = False) -> DeviceProfile:
     """Read and validate one profile.
 
     A profile may say which libraries are loaded, so the file and its folder must belong to the user or
     root, and nobody else may be able to write them. The package's own are trusted as the package is.
 
+    Args:
+        path: the file.
+        trusted: whose it is was checked before, or it comes with an installed plugin.
+
     Raises:
         ProfileError: names the file, the key path, what was expected and what was given; or whose it is.
     """
     file = Path(path)
-    own = os.path.realpath(file.parent) == os.path.realpath(_builtin_folder())
-    return _load(file, check_owner=not own)
-
-
-def _load(file: Path, *, check_owner: bool) -> DeviceProfile:
     text = _read(file)
-    if check_owner:
+    if not trusted and os.path.realpath(file.parent) != os.path.realpath(_builtin_folder()):
         require_owned_file(file, At(str(file)))
     return parse_profile(text, str(file))
 

@@ -18,6 +18,7 @@ def require_owned_file(file: Path, at: At) -> None:
 
     In a folder with the sticky bit, such as /tmp, only a file's owner can replace it.
     """
+    file = file.absolute()  # "chmod go-w ." would help nobody
     require_owned(file, at)
     for entry in dict.fromkeys((file, Path(os.path.realpath(file)))):
         require_owned(entry.parent, at, holding=entry)
