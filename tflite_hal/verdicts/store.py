@@ -141,12 +141,13 @@ class Verdicts:
 
     def cancel(self, key: str) -> None:
         """Withdraw this process's ``start``, where a trial was stopped on purpose, by Ctrl-C say."""
+        name = f"{_checked(key)}.json"
         try:
-            body = decode(self._folder.read(f"{_checked(key)}.json"))
+            body = decode(self._folder.read(name))
         except (OSError, ValueError):
             return  # none of ours: that would be readable
-        if body.get("process") == list(this_process()):
-            self._folder.remove(f"{key}.json")
+        if body.get("outcome") is None and body.get("process") == list(this_process()):
+            self._folder.remove(name)
 
     @contextmanager
     def lock(self, key: str, limit: float) -> Iterator[bool]:
