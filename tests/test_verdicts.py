@@ -62,6 +62,14 @@ def remembered(verdicts: Verdicts, outcome: Outcome = Outcome.CHOSEN, **details:
     return verdict
 
 
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    """Files written by a test are ours alone, whatever the umask of who runs it."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
 @contextmanager
 def scratch() -> Iterator[Path]:
     """A folder for one example: a fixture would be shared by all of a test."""
