@@ -898,7 +898,17 @@ def test_a_folder_that_is_not_to_be_trusted_by_command(command, verdicts: Verdic
 
 
 def test_it_is_cheap_to_import() -> None:
-    heavy = ["yaml", "psutil", "pluggy", "importlib.metadata", "click", "rich", "tempfile", "datetime"]
+    heavy = [
+        "yaml",
+        "psutil",
+        "pluggy",
+        "importlib.metadata",
+        "click",
+        "rich",
+        "tempfile",
+        "secrets",
+        "datetime",
+    ]
     code = f"print([name for name in {heavy} if name in sys.modules])"
     bare = subprocess.run(
         [sys.executable, "-c", f"import sys, numpy; {code}"], capture_output=True, text=True, check=True

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 import stat
 import sys
 from collections.abc import Iterator
@@ -136,7 +135,7 @@ class Folder:
         """Replace a file at once or not at all; ``lasting`` waits until a crash can't undo it."""
         if not self.ready(create=True):
             return False
-        passing = self.path(f".writing-{os.getpid()}-{secrets.token_hex(8)}")
+        passing = self.path(f".writing-{os.getpid()}-{os.urandom(8).hex()}")
         try:
             try:
                 _create(passing, content)
