@@ -35,6 +35,7 @@ FLOORS = {
     "manager": 6,
     "selection": 6,
     "trial": 7,
+    "verdicts": 7,
     "runner": 8,
     "cli": 9,
     "testing": 9,
