@@ -230,9 +230,9 @@ def test_it_ends_the_process(
 def test_it_ends_the_process_when_it_is_destroyed(
     faulty: Faulty, runtime_name: str, digits: Path, monkeypatch, fault: str
 ) -> None:
-    monkeypatch.setattr("tflite_hal.remote.CLOSE_LIMIT", 1.0)
+    monkeypatch.setattr("tflite_hal.remote.pool.CLOSE_LIMIT", 1.0)
     session = faulty.open_remotely(digits, runtime_name, fault=fault, stage="destroy")
-    worker = session._worker
+    worker = session._shared.worker
     answers(session, digits)
     failure = worker._failure  # closing hides it: the session is gone either way
     assert isinstance(failure, WorkerHungError if fault == "hang" else WorkerCrashedError)
@@ -246,7 +246,7 @@ def test_an_error_is_told_and_the_worker_lives(
 ) -> None:
     place = "run 2" if stage == "run" else stage
     keeper = faulty.open_remotely(digits, runtime_name)
-    worker = keeper._worker
+    worker = keeper._shared.worker
     with pytest.raises(DelegateError, match=f"tflite-hal fault injection: error at {place}"):
         provoke(faulty, digits, runtime_name, fault="error", stage=stage, at=2)
     assert worker.alive

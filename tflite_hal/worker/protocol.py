@@ -8,7 +8,6 @@ import mmap
 import os
 import socket
 import struct
-import tempfile
 import time
 import weakref
 from collections.abc import Mapping, Sequence
@@ -270,6 +269,8 @@ def new_memory(size: int = 0) -> int:
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("tflite-hal")
     else:
+        import tempfile  # not on Linux: it costs 2 ms
+
         descriptor, name = tempfile.mkstemp()
         Path(name).unlink()
     if descriptor <= 2:
