@@ -43,8 +43,9 @@ def models() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test finds plugins anew and reads no settings of the person who runs it."""
+def _fresh(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Each test finds plugins anew, remembers nothing, and reads no settings of who runs it."""
+    monkeypatch.setenv("TFLITE_HAL_CACHE_DIR", str(tmp_path_factory.mktemp("cache") / "tflite-hal"))
     if "tflite_hal.runner" in sys.modules:
         monkeypatch.setattr("tflite_hal.runner.choice._managers", {})
         monkeypatch.setattr("tflite_hal.runner.rest._until", {})

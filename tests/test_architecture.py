@@ -34,13 +34,13 @@ FLOORS = {
     "remote": 5,
     "manager": 6,
     "selection": 6,
-    "trial": 7,
+    "trial": 8,
     "verdicts": 7,
-    "runner": 8,
-    "cli": 9,
-    "testing": 9,
-    "worker_main": 9,
-    "__main__": 10,
+    "runner": 9,
+    "cli": 10,
+    "testing": 10,
+    "worker_main": 10,
+    "__main__": 11,
 }
 FORBIDDEN_NAMES = {"utils", "common", "base", "types", "helpers", "misc"}
 RUNTIMES = {"ai_edge_litert", "tflite_runtime", "tensorflow"}

@@ -60,6 +60,15 @@ class ExternalDelegate(Delegate):
         """Return the options as the library reads them (it gets them as strings)."""
         return configuration.options
 
+    def fingerprint(self, device: Device) -> str:
+        """Return the library's path, size and time of change."""
+        library = str(device.properties.get("library", ""))
+        try:
+            found = Path(library).stat()
+        except OSError as error:
+            return f"{library}: {error.strerror}"
+        return f"{Path(library).resolve()} {found.st_size} {found.st_mtime_ns}"
+
     def open(self, model: Model, device: Device, configuration: Configuration, runtime: Runtime) -> Session:
         """Load the library, give it the model, and refuse a session in which it took nothing.
 

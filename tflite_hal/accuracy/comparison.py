@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +34,11 @@ class Comparison(NamedTuple):
     def to_dict(self) -> dict[str, Any]:
         """Return it JSON-ready."""
         return {**self._asdict(), "grade": self.grade.value}
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Comparison:
+        """Rebuild what :meth:`to_dict` gave; raises TypeError or ValueError for anything else."""
+        return cls(**{**given, "grade": Grade(given.get("grade"))})
 
 
 def compare(

@@ -29,8 +29,9 @@ class Group(click.Group):
         self.params.append(_debug_option())
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        """Add a command, with the options that all have."""
-        cmd.params.append(_debug_option())
+        """Add a command, with the options that all have; so get the commands of a group."""
+        for one in (cmd, *(cmd.commands.values() if isinstance(cmd, click.Group) else ())):
+            one.params.append(_debug_option())
         super().add_command(cmd, name)
 
     def main(self, *args: Any, **extra: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -77,11 +77,17 @@ class Model:
         return f"<Model {self.name}>"
 
 
-def read_model(source: str | os.PathLike[str] | bytes | Model) -> Model:
+def read_model(
+    source: str | os.PathLike[str] | bytes | Model,
+    *,
+    known_hash: Callable[[str, Callable[[], str]], str] | None = None,
+) -> Model:
     """Read and check a model.
 
     Args:
         source: path or bytes of a ``.tflite`` file; a :class:`Model` is returned as it is.
+        known_hash: given a path and a function that hashes it, returns the file's SHA-256; it may know
+            that of a file that has not changed.
 
     Raises:
         ModelError: the file is missing, truncated, or no model; names it and the defect.
@@ -90,14 +96,22 @@ def read_model(source: str | os.PathLike[str] | bytes | Model) -> Model:
         return source
     if isinstance(source, (bytes, bytearray, memoryview)):
         data = bytes(source)
-        return Model(None, data, "<bytes>", _read(data, "<bytes>"))
+        return Model(None, data, "<bytes>", _read(data, "<bytes>", _sha256(data)))
     if source == "":
         raise ModelError("the path of the model is empty")
     try:
         path = str(Path(source).absolute())
     except TypeError as error:
         raise ModelError(f"a model is a path or bytes, not {type(source).__name__}") from error
-    return Model(path, None, Path(path).name, _read(_read_file(path), path))
+    data = _read_file(path)
+    known = _sha256(data) if known_hash is None else known_hash(path, lambda: _sha256(data))
+    return Model(path, None, Path(path).name, _read(data, path, known))
+
+
+def _sha256(data: bytes) -> str:
+    import hashlib  # costs 2 ms
+
+    return hashlib.sha256(data).hexdigest()
 
 
 def _read_file(path: str) -> bytes:
@@ -114,7 +128,7 @@ def _read_file(path: str) -> bytes:
         raise ModelError(f"{path}: {reason}", remedy=remedy) from error
 
 
-def _read(data: bytes, name: str) -> ModelInfo:
+def _read(data: bytes, name: str, sha256: str) -> ModelInfo:
     if not data:
         raise ModelError(f"{name} is empty: 0 bytes")
     if data[4:8] != b"TFL3":
@@ -123,7 +137,7 @@ def _read(data: bytes, name: str) -> ModelInfo:
                 raise ModelError(f"{name} is {what}", remedy=remedy)
         raise ModelError(f"{name} is not a .tflite file: {len(data)} bytes without the identifier TFL3")
     try:
-        return _Reader(data).info()
+        return _Reader(data).info(sha256)
     except DAMAGE as error:
         raise ModelError(f"{name} is damaged or truncated: {error}") from error
 
@@ -141,10 +155,8 @@ class _Reader:
         self._type_names = names(tflite.TensorType)
         self._custom_code = tflite.BuiltinOperator.CUSTOM
 
-    def info(self) -> ModelInfo:
+    def info(self, sha256: str) -> ModelInfo:
         """Return the facts."""
-        import hashlib
-
         graphs = list(self._file.items(self._model, "Subgraphs"))
         if not graphs:
             raise ValueError("no subgraph")
@@ -164,7 +176,7 @@ class _Reader:
         inputs = self._specs(graphs[0], "Inputs", tensors[0])
         return ModelInfo(
             size=len(self._data),
-            sha256=hashlib.sha256(self._data).hexdigest(),
+            sha256=sha256,
             description=self._file.text(self._model.Description()),
             version=self._model.Version(),
             inputs=inputs,

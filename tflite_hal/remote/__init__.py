@@ -2,12 +2,13 @@
 
 from tflite_hal.remote.delegate import RemoteDelegate, reference, remote_delegate
 from tflite_hal.remote.pool import close_dropped
-from tflite_hal.remote.session import RemoteSession, open_remotely
+from tflite_hal.remote.session import RemoteSession, default_limits, open_remotely
 
 __all__ = [
     "RemoteDelegate",
     "RemoteSession",
     "close_dropped",
+    "default_limits",
     "open_remotely",
     "reference",
     "remote_delegate",

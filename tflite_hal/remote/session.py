@@ -20,7 +20,7 @@ from tflite_hal.runtime import Runtime
 from tflite_hal.session import Arrays, Call, Coverage, Session, Shapes
 from tflite_hal.worker import Reply, SharedArrays, Worker
 
-__all__ = ["RemoteSession", "open_remotely"]
+__all__ = ["RemoteSession", "default_limits", "open_remotely"]
 
 #: Seconds allowed per stage where the delegate does not say otherwise.
 LIMITS: Final[Mapping[str, float]] = {"open": 10.0, "run": 30.0}
@@ -140,6 +140,22 @@ class _RemoteCall(Call):
                 os.close(descriptor)
 
 
+def default_limits(delegate: Delegate, device: Device) -> dict[str, float]:
+    """Return the seconds allowed per stage where the caller says nothing.
+
+    Raises:
+        DelegateError: the delegate's limits() fails, or answers what is no number of seconds.
+    """
+    # A vendor's code: whatever it raises is told as its own failure.
+    try:
+        return {**LIMITS, **{str(stage): float(s) for stage, s in delegate.limits(device).items()}}
+    except TfliteHalError:
+        raise
+    except Exception as error:
+        reason = f"delegate {delegate.name}: limits() failed: {type(error).__name__}: {error}"
+        raise DelegateError(reason) from error
+
+
 def open_remotely(
     delegate: Delegate,
     model: Model,
@@ -160,7 +176,7 @@ def open_remotely(
         DelegateError: the delegate's reason.
         ModelError: the runtime refuses the file.
     """
-    allowed = {**LIMITS, **delegate.limits(device), **(limits or {})}
+    allowed = {**default_limits(delegate, device), **(limits or {})}
     name = None if runtime is None else runtime.name
     shared = acquire(delegate, device, name, {**delegate.environment, **(environment or {})})
     number = next(_numbers)

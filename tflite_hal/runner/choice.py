@@ -6,7 +6,7 @@ import difflib
 import os
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tflite_hal.delegate import Delegate, check_options
 from tflite_hal.errors import (
@@ -80,14 +80,26 @@ def choose_for(model: Model, runtime: Runtime, request: Request) -> Choice:
     found, refused, left_out = candidates(model, delegates, probes, profile, runtime, wish)
     if request.explicit and wish.threads is not None and left_out and found:
         raise DelegateError("; ".join(left_out), remedy="leave it out")
-    opened, alternatives, failures = choose(found, model, selection, request.terms)
+    terms = request.terms._replace(context=_identity(host, manager))
+    opened, alternatives, failures = choose(found, model, selection, terms)
     selection.attempts += refused
     if opened is None:
         raise _nothing_answers(model, selection, failures, request)
     notes = [("plugin", f"plugin {p.name}: {p.problem}") for p in manager.plugins if p.broken]
     notes += [("profile", str(error)) for error in errors]
     notes += [("setting", note) for note in left_out]
+    if terms.verdicts.problem:
+        notes.append(("memory", f"what trials found is not remembered: {terms.verdicts.problem}"))
     return Choice(selection, opened, alternatives, notes + _told(selection, opened, wish))
+
+
+def _identity(host: HostInfo, manager: Manager) -> dict[str, Any]:
+    """Return what a verdict depends on beside the candidate: the machine with the CPUs that may be used,
+    and the release of each delegate's plugin."""
+    cpu = host.cpu
+    machine = [host.arch, cpu.vendor, cpu.model, cpu.logical, cpu.online, cpu.usable, host.board.model]
+    plugins = {n: f"{p.distribution} {p.version}" for p in manager.plugins for n in p.delegates}
+    return {"host": machine, "plugins": plugins}
 
 
 #: What is told of an attempt, also where nobody asked for it.

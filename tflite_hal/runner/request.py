@@ -12,6 +12,7 @@ from tflite_hal.model import Model
 from tflite_hal.selection import Wish
 from tflite_hal.tensors import arrange, convert
 from tflite_hal.trial import Terms
+from tflite_hal.verdicts import Verdicts
 
 __all__ = ["Request", "automatic_request", "checked_count", "explicit_request", "terms_of"]
 
@@ -118,6 +119,7 @@ def terms_of(
     isolate: str | bool,
     open_timeout: float | None,
     timeout: float | None,
+    verdicts: Verdicts,
 ) -> Terms:
     """Return the terms of a choice, with the check's samples as the model's tensors.
 
@@ -136,7 +138,7 @@ def terms_of(
             limits[stage] = float(value)
     check = validated(Check() if check is None else check)
     samples = [_converted(model, sample) for sample in check.samples or ()]
-    return Terms(check, samples, prefer, isolate, limits)
+    return Terms(check, samples, prefer, isolate, limits, verdicts)
 
 
 def _converted(model: Model, sample: Any) -> list[Any]:

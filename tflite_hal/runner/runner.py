@@ -24,6 +24,7 @@ from tflite_hal.runtime import Runtime, load_runtime
 from tflite_hal.selection import Selection
 from tflite_hal.tensors import arrange, convert, deliver, write_out
 from tflite_hal.trial import seeded_inputs
+from tflite_hal.verdicts import Verdicts, cache_folder
 
 __all__ = ["Runner"]
 
@@ -153,8 +154,9 @@ class Runner:
     ) -> None:
         self._interfaces: dict[str | None, Interface] = {}
         self._events = Events(on_event)
-        self._model = read_model(model)
-        request = request._replace(terms=terms_of(self._model, **terms))
+        verdicts = Verdicts(cache_folder())
+        self._model = read_model(model, known_hash=verdicts.model_sha256)
+        request = request._replace(terms=terms_of(self._model, **terms, verdicts=verdicts))
         self._runtime = load_runtime(request.runtime)
         self._life = Life(self._model, self._runtime, request, self._events)
 

@@ -57,6 +57,7 @@ class Attempt(NamedTuple):
     coverage: Coverage | None = None  #: operators taken, None = not reported
     comparison: Comparison | None = None  #: with the built-in kernels' answers; None = not compared
     latency_ms: float | None = None  #: of one run, measured beside the others'; None = not measured
+    recalled: bool = False  #: known from an earlier trial
 
     def to_dict(self) -> dict[str, Any]:
         """Return it JSON-ready."""
@@ -77,6 +78,26 @@ class Attempt(NamedTuple):
             outcome,
             **details,
         )
+
+    @classmethod
+    def remembered(cls, candidate: Candidate, record: Mapping[str, Any]) -> Attempt | None:
+        """Return the attempt of a candidate from what :meth:`to_dict` gave, None where that is none."""
+        try:
+            coverage, comparison = record.get("coverage"), record.get("comparison")
+            latency = record.get("latency_ms")
+            return cls.of(
+                candidate,
+                Outcome(record["outcome"]),
+                stage=str(record["stage"]),
+                reason=str(record["reason"]),
+                remedy=str(record["remedy"]),
+                coverage=None if coverage is None else Coverage(**coverage),
+                comparison=None if comparison is None else Comparison.from_dict(comparison),
+                latency_ms=None if latency is None else float(latency),
+                recalled=True,
+            )
+        except (KeyError, TypeError, ValueError):
+            return None  # written by another release
 
     def __str__(self) -> str:
         text = self.outcome.value

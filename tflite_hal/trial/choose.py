@@ -8,13 +8,14 @@ from typing import Any, Final, NamedTuple
 
 from tflite_hal.accuracy import Comparison, Grade, compare, model_kind
 from tflite_hal.delegate import Configuration, Device
-from tflite_hal.errors import TfliteHalError
+from tflite_hal.errors import TfliteHalError, WorkerCrashedError
 from tflite_hal.kernels import BuiltinKernels
 from tflite_hal.model import Model
 from tflite_hal.runtime import Runtime
 from tflite_hal.selection import Attempt, Candidate, Outcome, Selection, is_own_cpu
-from tflite_hal.trial.inputs import seeded_inputs
-from tflite_hal.trial.proof import Answers, Opened, Proof, Terms, outcome_of, prove
+from tflite_hal.trial.inputs import Inputs
+from tflite_hal.trial.memory import Memory
+from tflite_hal.trial.proof import Answers, Opened, Proof, Terms, open_candidate, outcome_of, prove
 from tflite_hal.trial.race import race
 
 __all__ = ["Chosen", "choose"]
@@ -33,65 +34,191 @@ class Chosen(NamedTuple):
     failures: list[tuple[Candidate, TfliteHalError]]
 
 
-class _Right(NamedTuple):
+class _Right:
     """A candidate that may be used, and the place of its attempt in the selection."""
 
-    opened: Opened
-    place: int
+    __slots__ = ("candidate", "opened", "place")
+
+    def __init__(self, candidate: Candidate, opened: Opened | None, place: int) -> None:
+        self.candidate = candidate
+        self.opened = opened  # None: it is known to be right and not opened yet
+        self.place = place
 
 
 def choose(found: Sequence[Candidate], model: Model, selection: Selection, terms: Terms) -> Chosen:
     """Record an attempt of every candidate in the selection, and return the best.
 
     By order, the first that is right is taken and what comes after it stays untried. Else all that are
-    right are timed side by side, each where it would live.
+    right are timed side by side, each where it would live. What an earlier trial found is not tried again.
     """
-    trial = _Trial(model, terms, found[0].runtime) if found else None
-    right: list[_Right] = []
-    failures: list[tuple[Candidate, TfliteHalError]] = []
-    try:
-        for candidate in found:
-            reason = _why_untried(candidate, selection.attempts, bool(right), terms)
-            if reason or trial is None:
-                selection.attempts.append(Attempt.of(candidate, Outcome.UNTRIED, reason=reason))
-                continue
-            started = time.perf_counter()
+    if not found:
+        return Chosen(None, [], [])
+    memory = Memory(terms.verdicts, model, terms, terms.context)
+    choice = _Choice(found, model, selection, terms, memory)
+    if choice.is_known():
+        return choice.make()
+    with memory.lock():  # of two processes the second waits, then finds it known
+        return choice.make()
+
+
+class _Choice:
+    """One choice in the making."""
+
+    def __init__(
+        self,
+        found: Sequence[Candidate],
+        model: Model,
+        selection: Selection,
+        terms: Terms,
+        memory: Memory,
+    ) -> None:
+        self._found = found
+        self._model = model
+        self._attempts = selection.attempts
+        self._selection = selection
+        self._terms = terms
+        self._memory = memory
+        self._trial = _Trial(model, terms, found[0].runtime)
+        self._by_order = terms.prefer == "order" or not self._trial.inputs
+        self._right: list[_Right] = []
+        self._failures: list[tuple[Candidate, TfliteHalError]] = []
+
+    def is_known(self) -> bool:
+        """Whether all that would be tried is remembered."""
+        try:
+            return all(self._memory.recall(candidate) is not None for candidate in self._found)
+        except TfliteHalError:
+            return False  # told when it is that candidate's turn
+
+    def make(self) -> Chosen:
+        """Try what is not known, rank what is right, and open the best."""
+        try:
+            for candidate in self._found:
+                started = time.perf_counter()
+                attempt = self._attempt(candidate)
+                self._attempts.append(attempt._replace(seconds=time.perf_counter() - started))
+            self._rank()
+            opened = self._opened_best()
+        except BaseException:
+            self._close(self._right)
+            raise
+        finally:
+            self._trial.close([one.opened for one in self._right if one.opened is not None])
+        self._close(self._right[1:])
+        return Chosen(opened, [one.candidate for one in self._right[1:]], self._failures)
+
+    def _attempt(self, candidate: Candidate) -> Attempt:
+        """Recall or try a candidate; one that may be used is noted as right."""
+        reason = _why_untried(candidate, self._attempts, bool(self._right) and self._by_order)
+        if reason:
+            return Attempt.of(candidate, Outcome.UNTRIED, reason=reason)
+        try:
+            known = self._memory.recall(candidate)
+            if known is None:
+                return self._tried(candidate)
+        except TfliteHalError as error:
+            return self._failed(candidate, error)
+        if known.outcome in (Outcome.CHOSEN, Outcome.SLOWER):
+            self._right.append(_Right(candidate, None, len(self._attempts)))
+            return known._replace(outcome=Outcome.CHOSEN)
+        if known.outcome is Outcome.QUARANTINED:
+            self._failures.append((candidate, WorkerCrashedError(known.reason, remedy=known.remedy)))
+        return known
+
+    def _tried(self, candidate: Candidate) -> Attempt:
+        self._memory.begin(candidate)
+        try:
+            opened, attempt = self._trial.attempt(candidate)
+        except TfliteHalError as error:
+            attempt = self._failed(candidate, error)
+            self._memory.end(candidate, attempt)
+            return attempt
+        except BaseException:
+            self._memory.cancel(candidate)
+            raise
+        if opened is None:
+            self._memory.end(candidate, attempt)
+        else:
+            self._right.append(_Right(candidate, opened, len(self._attempts)))
+        return attempt
+
+    def _failed(self, candidate: Candidate, error: TfliteHalError) -> Attempt:
+        self._failures.append((candidate, error))
+        details = {"stage": error.stage or "open", "reason": error.reason, "remedy": error.remedy}
+        return Attempt.of(candidate, outcome_of(error), **details)
+
+    def _rank(self) -> None:
+        """Sort what is right, best first, and write down who is slower."""
+        if not self._by_order and len(self._right) > 1:
+            if any(self._attempts[one.place].latency_ms is None for one in self._right):
+                self._race()
+            self._selection.compared = True
+            costs = {one.place: self._cost(one) for one in self._right}
+            best = min(costs.values(), default=0.0)
+            # Equal ones keep their order, in front of the slower ones.
+            self._right.sort(key=lambda one: 0.0 if costs[one.place] <= NOISE * best else costs[one.place])
+        for loser in self._right[1:]:
+            self._attempts[loser.place] = self._attempts[loser.place]._replace(outcome=Outcome.SLOWER)
+        for one in self._right:
+            if one.opened is not None:
+                self._memory.end(one.candidate, self._attempts[one.place])
+
+    def _race(self) -> None:
+        """Time all that are right, also those with a latency: others than now were beside it then."""
+        runners = [one for one in self._right if self._open(one)]
+        opened = [one.opened for one in runners if one.opened is not None]
+        for one, latency in zip(runners, race(opened, self._trial.inputs()[0]), strict=True):
+            if isinstance(latency, TfliteHalError):
+                self._attempts[one.place] = self._failed(one.candidate, latency)
+                self._memory.end(one.candidate, self._attempts[one.place])
+                self._close([one])
+            else:
+                self._attempts[one.place] = self._attempts[one.place]._replace(latency_ms=latency)
+        self._right = [one for one in runners if self._attempts[one.place].outcome is Outcome.CHOSEN]
+
+    def _open(self, one: _Right) -> bool:
+        """Open what is known to be right, if it still can be."""
+        if one.opened is None:
             try:
-                opened, attempt = trial.attempt(candidate)
+                one.opened = open_candidate(one.candidate, self._model, self._terms)
             except TfliteHalError as error:
-                failures.append((candidate, error))
-                opened, attempt = None, _failed(candidate, error)
-            if opened is not None:
-                right.append(_Right(opened, len(selection.attempts)))
-            selection.attempts.append(attempt._replace(seconds=time.perf_counter() - started))
-        ranked = _ranked(right, selection, terms, trial, failures)
-    except BaseException:
-        for one in right:
-            one.opened.session.close()
-        raise
-    finally:
-        if trial is not None:
-            trial.close([one.opened for one in right])
-    for loser in ranked[1:]:
-        loser.opened.session.close()
-    return Chosen(ranked[0].opened if ranked else None, [r.opened.candidate for r in ranked[1:]], failures)
+                self._attempts[one.place] = self._failed(one.candidate, error)
+                self._memory.end(one.candidate, self._attempts[one.place])
+        return one.opened is not None
+
+    def _opened_best(self) -> Opened | None:
+        while self._right:
+            best = self._right[0]
+            if self._open(best):
+                self._attempts[best.place] = self._attempts[best.place]._replace(outcome=Outcome.CHOSEN)
+                return best.opened
+            del self._right[0]
+        return None
+
+    def _cost(self, one: _Right) -> float:
+        """Return what is to be small: the latency; for throughput that of all CPU threads it occupies,
+        which could run other instances meanwhile."""
+        latency = self._attempts[one.place].latency_ms or 0.0
+        threads = one.candidate.configuration.threads or 1
+        return latency * threads if self._terms.prefer == "throughput" else latency
+
+    def _close(self, those: Sequence[_Right]) -> None:
+        for one in those:
+            if one.opened is not None:
+                one.opened.session.close()
+                one.opened = None
 
 
-def _why_untried(candidate: Candidate, attempts: Sequence[Attempt], found: bool, terms: Terms) -> str:
-    if found and terms.prefer == "order":
+def _why_untried(candidate: Candidate, attempts: Sequence[Attempt], found: bool) -> str:
+    if found:
         return "comes after what is used"
     place = (candidate.delegate.name, candidate.device.id)
-    ends = [attempt.outcome for attempt in attempts if (attempt.delegate, attempt.device) == place]
-    if Outcome.CRASHED in ends or Outcome.HUNG in ends:
+    ends = {attempt.outcome for attempt in attempts if (attempt.delegate, attempt.device) == place}
+    if ends & {Outcome.CRASHED, Outcome.HUNG, Outcome.QUARANTINED}:
         return "another configuration crashed or hung"
-    if candidate.configuration.remedy and not {Outcome.WRONG, Outcome.DEGRADED} & set(ends):
+    if candidate.configuration.remedy and not ends & {Outcome.WRONG, Outcome.DEGRADED}:
         return "only where other configurations answer wrongly"
     return ""
-
-
-def _failed(candidate: Candidate, error: TfliteHalError) -> Attempt:
-    details = {"stage": error.stage or "open", "reason": error.reason, "remedy": error.remedy}
-    return Attempt.of(candidate, outcome_of(error), **details)
 
 
 class _Trial:
@@ -102,9 +229,7 @@ class _Trial:
         self._terms = terms
         kernels, device = BuiltinKernels(), Device("cpu", "cpu")
         self._builtin = Candidate(kernels, device, Configuration(threads=1), runtime)
-        specs = model.info.inputs
-        seeded = 0 if any(spec.dtype.hasobject for spec in specs) else terms.check.seeded
-        self.inputs: list[Sequence[Any]] = [*terms.samples, *[seeded_inputs(specs, n) for n in range(seeded)]]
+        self.inputs = Inputs(model.info.inputs, terms.samples, terms.check.seeded)
         self._reference: Proof | TfliteHalError | None = None
 
     def attempt(self, candidate: Candidate) -> tuple[Opened | None, Attempt]:
@@ -140,10 +265,10 @@ class _Trial:
 
     def _answered_by_builtin(self) -> Proof | TfliteHalError:
         if self._reference is None:
-            least = len(self._terms.samples) + FEW_INPUTS
+            least = self.inputs.own + FEW_INPUTS
             try:
                 self._reference = prove(self._builtin, self._model, self.inputs, self._terms, least=least)
-                del self.inputs[len(self._reference.answers) :]
+                self.inputs.keep(len(self._reference.answers))
             except TfliteHalError as error:
                 self._reference = error
         return self._reference
@@ -154,7 +279,7 @@ class _Trial:
         if isinstance(reference, TfliteHalError) or not reference.answers:
             return None
         right = reference.answers
-        kind, outputs, own = model_kind(self._model.info), self._model.info.outputs, len(self._terms.samples)
+        kind, outputs, own = model_kind(self._model.info), self._model.info.outputs, self.inputs.own
         found = [
             compare(right[part], given[part], outputs, kind, self._terms.check)
             for part in (slice(0, own), slice(own, None))
@@ -169,43 +294,3 @@ class _Trial:
             one.session is not self._reference.opened.session for one in kept
         ):
             self._reference.opened.session.close()
-
-
-def _ranked(
-    right: list[_Right],
-    selection: Selection,
-    terms: Terms,
-    trial: _Trial | None,
-    failures: list[tuple[Candidate, TfliteHalError]],
-) -> list[_Right]:
-    """Return what is right, best first, and write down who is chosen and who is slower."""
-    attempts = selection.attempts
-    if trial is not None and trial.inputs and len(right) > 1 and terms.prefer != "order":
-        timed = race([one.opened for one in right], trial.inputs[0])
-        selection.compared = True
-        for one, latency in zip(right, timed, strict=True):
-            if isinstance(latency, TfliteHalError):
-                failures.append((one.opened.candidate, latency))
-                attempts[one.place] = _failed(one.opened.candidate, latency)
-                one.opened.session.close()
-            else:
-                attempts[one.place] = attempts[one.place]._replace(latency_ms=latency)
-        right = [one for one in right if attempts[one.place].outcome is Outcome.CHOSEN]
-        costs = {one.place: _cost(one, attempts[one.place], terms) for one in right}
-        best = min(costs.values(), default=0.0)
-        # Equal ones keep their order, in front of the slower ones.
-        right.sort(key=lambda one: 0.0 if costs[one.place] <= NOISE * best else costs[one.place])
-    for loser in right[1:]:
-        attempts[loser.place] = attempts[loser.place]._replace(outcome=Outcome.SLOWER)
-    return right
-
-
-def _cost(one: _Right, attempt: Attempt, terms: Terms) -> float:
-    """Return what is to be small: the latency; for throughput that of all CPU threads it occupies, which
-    could run other instances meanwhile."""
-    latency = attempt.latency_ms or 0.0
-    return (
-        latency * (one.opened.candidate.configuration.threads or 1)
-        if terms.prefer == "throughput"
-        else latency
-    )

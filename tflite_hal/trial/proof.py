@@ -27,6 +27,8 @@ from tflite_hal.model import Model
 from tflite_hal.remote import open_remotely
 from tflite_hal.selection import Candidate, Outcome
 from tflite_hal.session import Session
+from tflite_hal.trial.inputs import Inputs
+from tflite_hal.verdicts import Verdicts
 from tflite_hal.worker import described_error, rebuilt_error
 
 __all__ = ["Answers", "Opened", "Proof", "Terms", "open_candidate", "outcome_of", "prove"]
@@ -47,6 +49,8 @@ class Terms(NamedTuple):
     prefer: str = "latency"  #: ``latency``, ``throughput`` or ``order``
     isolate: str | bool = "auto"  #: True: all sessions in workers; False: none
     limits: Mapping[str, float] = {}  #: seconds per stage, instead of the delegate's
+    verdicts: Verdicts = Verdicts(None)  #: where what was found is remembered
+    context: Mapping[str, Any] = {}  #: what identifies the host and the plugins; see :class:`Memory`
 
     def stays_in_worker(self, candidate: Candidate) -> bool:
         """Whether this candidate's sessions live in a worker."""
@@ -74,7 +78,7 @@ class Proof(NamedTuple):
 def prove(
     candidate: Candidate,
     model: Model,
-    inputs: Sequence[Sequence[Any]],
+    inputs: Inputs,
     terms: Terms,
     *,
     least: int | None = None,
@@ -142,7 +146,7 @@ def _open_remotely(candidate: Candidate, model: Model, terms: Terms) -> Opened:
     return Opened(candidate, session, (time.perf_counter() - started) * 1e3)
 
 
-def _answers(opened: Opened, model: Model, inputs: Sequence[Sequence[Any]], least: int | None) -> Answers:
+def _answers(opened: Opened, model: Model, inputs: Inputs, least: int | None) -> Answers:
     """Run a new session on the inputs, each from a fresh state; it is closed where that fails."""
     session, candidate = opened.session, opened.candidate
     try:
@@ -151,10 +155,11 @@ def _answers(opened: Opened, model: Model, inputs: Sequence[Sequence[Any]], leas
             raise DelegateError(
                 f"{candidate.delegate.name} took none of the {total} operators of {model.name}"
             )
-        call = session.prepare() if inputs else None
+        given = inputs()
+        call = session.prepare() if given else None
         answers: Answers = []
         started = time.perf_counter()
-        for one in inputs:
+        for one in given:
             if least is not None and len(answers) >= least and time.perf_counter() - started > LONG:
                 break
             answers.append(call.run(one) if call is not None else [])

@@ -1,0 +1,114 @@
+"""What trials found before, under the key of everything that decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+from tflite_hal.errors import DelegateError, TfliteHalError
+from tflite_hal.model import Model
+from tflite_hal.remote import default_limits, reference
+from tflite_hal.selection import Attempt, Candidate, Outcome, is_own_cpu
+from tflite_hal.trial.proof import Terms
+from tflite_hal.verdicts import Verdicts, key, quarantined
+
+__all__ = ["Memory"]
+
+#: Seconds to wait for another process that is trying the same model.
+PATIENCE: Final = 120.0
+
+#: What stays true until something in the key changes. What merely failed may have been busy or unplugged.
+_LASTING: Final = (
+    Outcome.CHOSEN,
+    Outcome.SLOWER,
+    Outcome.DEGRADED,
+    Outcome.WRONG,
+    Outcome.CRASHED,
+    Outcome.HUNG,
+)
+
+
+class Memory:
+    """The verdicts on one model's candidates."""
+
+    def __init__(self, verdicts: Verdicts, model: Model, terms: Terms, context: Mapping[str, Any]) -> None:
+        """``context``: what identifies the host and the plugins, JSON-ready; plugins by delegate."""
+        self._verdicts = verdicts
+        self._terms = terms
+        self._plugins: Mapping[str, str] = context.get("plugins", {})
+        self._common = {
+            "model": model.info.sha256,
+            "host": context.get("host", {}),
+            "check": terms.check.key(),
+        }
+        self._keys: dict[tuple[Any, ...], tuple[str, dict[str, Any]]] = {}
+
+    def recall(self, candidate: Candidate) -> Attempt | None:
+        """Return what became of a candidate before, None where that is not known."""
+        name, parts = self._key(candidate)
+        verdict = self._verdicts.read(name, parts)
+        if verdict is None or verdict.state == "started":
+            return None
+        reason = quarantined(verdict, self._limit(candidate))
+        if reason:
+            return Attempt.of(candidate, Outcome.QUARANTINED, reason=reason, remedy=verdict.remedy)
+        lasting = verdict.outcome in _LASTING and verdict.outcome is not Outcome.HUNG
+        return Attempt.remembered(candidate, verdict.attempt) if lasting else None
+
+    def begin(self, candidate: Candidate) -> None:
+        """Note that a trial begins: one that takes the machine down is seen at the next start. Not of
+        the runtime's own kernels, which must stay when someone kills the application meanwhile."""
+        if not is_own_cpu(candidate.delegate, candidate.device):
+            self._verdicts.start(*self._key(candidate))
+
+    def end(self, candidate: Candidate, attempt: Attempt) -> None:
+        """Remember how it ended, where that lasts."""
+        name, parts = self._key(candidate)
+        if attempt.outcome in _LASTING:
+            self._verdicts.finish(name, parts, {**attempt.to_dict(), "limit": self._limit(candidate)})
+        else:
+            self._verdicts.cancel(name)
+
+    def cancel(self, candidate: Candidate) -> None:
+        """Forget that a trial began: it was stopped on purpose."""
+        self._verdicts.cancel(self._key(candidate)[0])
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from trying the same model meanwhile, where that is possible."""
+        with self._verdicts.lock(key(self._common), PATIENCE):
+            yield
+
+    def _limit(self, candidate: Candidate) -> float:
+        limits = {**default_limits(candidate.delegate, candidate.device), **self._terms.limits}
+        return sum(limits.values())
+
+    def _key(self, candidate: Candidate) -> tuple[str, dict[str, Any]]:
+        delegate, device, configuration, runtime, environment = candidate
+        place = (delegate.name, device.id, repr(configuration), runtime.name)
+        if place not in self._keys:
+            parts = {
+                **self._common,
+                "delegate": [reference(delegate), self._plugins.get(delegate.name, "")],
+                "device": device.to_dict(),
+                "fingerprint": _fingerprint(candidate),
+                "configuration": configuration.to_dict(),
+                "environment": dict(environment),
+                "runtime": [runtime.name, runtime.version],
+                "isolated": self._terms.stays_in_worker(candidate),
+            }
+            self._keys[place] = key(parts), parts
+        return self._keys[place]
+
+
+def _fingerprint(candidate: Candidate) -> str:
+    # A vendor's code over its own files; what it raises is told, and the key differs.
+    try:
+        return str(candidate.delegate.fingerprint(candidate.device))
+    except TfliteHalError:
+        raise
+    except Exception as error:
+        raise DelegateError(
+            f"delegate {candidate.delegate.name}: fingerprint() failed: {type(error).__name__}: {error}"
+        ) from error
