@@ -64,6 +64,7 @@ class BenchmarkResult(NamedTuple):
     max_ms: float
     throughput: float  #: runs per second, one after the other
     peak_rss_bytes: int | None  #: of this process, since its start
+    boundary_ms: float | None = None  #: what the process boundary adds to a run; None: there is none
 
     def to_dict(self) -> dict[str, Any]:
         """Return it JSON-ready, with the version of this form as ``schema``.
@@ -82,6 +83,11 @@ class BenchmarkResult(NamedTuple):
         load = "not measured" if self.load_ms is None else f"{_short(self.load_ms)} ms"
         memory = "not available" if self.peak_rss_bytes is None else f"{self.peak_rss_bytes / 2**20:.0f} MiB"
         p50, p90, p99 = _short(self.p50_ms), _short(self.p90_ms), _short(self.p99_ms)
+        boundary = (
+            ""
+            if self.boundary_ms is None
+            else f"\n            of it the process boundary {_short(self.boundary_ms)} ms"
+        )
         spread = f"{_short(self.mean_ms)} ± {_short(self.std_ms)}"
         return "\n".join(
             [
@@ -90,7 +96,7 @@ class BenchmarkResult(NamedTuple):
                 f"  on        {place or 'an unknown machine'}",
                 f"  load      {load}, first run {_short(self.first_ms)} ms",
                 f"  latency   p50 {p50} · p90 {p90} · p99 {p99} ms",
-                f"            mean {spread}, {_short(self.min_ms)} to {_short(self.max_ms)} ms",
+                f"            mean {spread}, {_short(self.min_ms)} to {_short(self.max_ms)} ms{boundary}",
                 f"  rate      {_short(self.throughput)} per second over {self.runs:,} runs",
                 f"  memory    {memory} at most, the whole process",
             ]

@@ -69,6 +69,11 @@ class Session:
     threading: str = "serial"
     coverage: Coverage | None = None
 
+    @property
+    def boundary_ms(self) -> float | None:
+        """What the process boundary adds to a call, the median of the last; None where there is none."""
+        return None
+
     def prepare(self, signature: str | None = None, shapes: Shapes | None = None) -> Call:
         """Return a call for a signature (None: the model's inputs and outputs as they stand) and
         concrete input shapes (None: the shapes stored in the file).

@@ -53,6 +53,7 @@ class DeviceProfile(NamedTuple):
     threads: tuple[int, ...] = ()  #: thread counts to try, best first; () is no opinion
     options: Mapping[str, Mapping[str, str | int | float | bool]] = _NOTHING  #: by delegate
     environment: Mapping[str, Mapping[str, str]] = _NOTHING  #: by delegate
+    limits: Mapping[str, Mapping[str, float]] = _NOTHING  #: seconds per stage (open, run), by delegate
     quirks: tuple[Quirk, ...] = ()
     sources: Mapping[str, tuple[Fact, ...]] = _NOTHING  #: the grounds, by key of the profile
     path: str = ""  #: the file it was read from

@@ -160,6 +160,11 @@ _bus_id: Final = _matching(r"[0-9a-f]{4}:[0-9a-f]{4}", 'an id like "1a6e:089a", 
 _variable_name: Final = _matching(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")
 _provenance: Final = _that(lambda value: value in PROVENANCE, " or ".join(PROVENANCE))
 _thread_count: Final = _that(lambda n: type(n) is int and 0 < n <= 1024, "a whole number from 1 to 1024")
+_seconds: Final = _that(
+    lambda n: isinstance(n, (int, float)) and not isinstance(n, bool) and 0 < n <= 86400,
+    "seconds, up to a day",
+)
+_limits: Final = _record({"open": _seconds, "run": _seconds})
 _options: Final = _table_of(_text, _option)
 _variables: Final = _table_of(_variable_name, _variable)
 _ALTERNATIVE: Final[dict[str, _Check]] = {
@@ -169,7 +174,8 @@ _ALTERNATIVE: Final[dict[str, _Check]] = {
 }
 #: The keys whose grounds must be told when they are given.
 _SOURCES: Final = dict.fromkeys(
-    ("match", "delegates", "threads", "options", "environment"), _list_of(_fact("provenance", "source"))
+    ("match", "delegates", "threads", "options", "environment", "limits"),
+    _list_of(_fact("provenance", "source")),
 )
 #: The keys of a profile, each with its check.
 FIELDS: Final[dict[str, _Check]] = {
@@ -181,6 +187,7 @@ FIELDS: Final[dict[str, _Check]] = {
     "threads": _list_of(_thread_count),
     "options": _table_of(_name, lambda _, value, at: _options(value, at)),
     "environment": _table_of(_name, lambda _, value, at: _variables(value, at)),
+    "limits": _table_of(_name, lambda _, value, at: _limits(value, at)),
     "quirks": _list_of(_fact("text", "provenance", "source")),
     "sources": _record(_SOURCES, "match"),
 }

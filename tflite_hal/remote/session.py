@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import os
+import statistics
 import threading
+import time
 import weakref
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -54,9 +57,15 @@ class RemoteSession(Session):
         self._model = model
         self.run_limit = run_limit
         self.limited = limited
+        self.boundaries: deque[int] = deque(maxlen=256)  # nanoseconds of the last calls, without running
         # A finalizer may run anywhere, also while this thread holds the worker's lock: it only notes
         # what close_dropped() is to close.
         self._finalizer = weakref.finalize(self, drop, shared, number, model.name)
+
+    @property
+    def boundary_ms(self) -> float | None:
+        """See :attr:`Session.boundary_ms`."""
+        return statistics.median(self.boundaries) / 1e6 if self.boundaries else None
 
     def prepare(self, signature: str | None = None, shapes: Shapes | None = None) -> Call:
         """See :meth:`Session.prepare`."""
@@ -121,13 +130,17 @@ class _RemoteCall(Call):
             for place, array in zip(self._inputs.arrays, arrays, strict=True):
                 place[...] = array
             session = self._session
+            started = time.perf_counter_ns()
             reply = session._running().call(
                 self._number, limit=session.run_limit, stage=self._stage, fresh=self._outputs is None
             )
             if reply.kind == b"JSON":
                 self._outputs = self._attached(reply)
             assert self._outputs is not None  # noqa: S101 -- for the type checker: a fresh answer is JSON
-            return [array.copy() for array in self._outputs.arrays]
+            results = [array.copy() for array in self._outputs.arrays]
+            took = reply.call or int(reply.body.get("took", 0))
+            session.boundaries.append(time.perf_counter_ns() - started - took)
+            return results
 
     def _attached(self, reply: Reply) -> SharedArrays:
         try:

@@ -40,4 +40,5 @@ def measured(model: Model, runtime: Runtime, opened: Opened, timing: Timing) -> 
         runs=len(timing.samples_ms),
         **statistics(timing.samples_ms),
         peak_rss_bytes=peak_rss(),
+        boundary_ms=opened.session.boundary_ms,
     )

@@ -80,16 +80,14 @@ def candidates(
         probe = probes[delegate.name]
         result.refused.extend(_unusable(delegate, probe, runtime, wish))
         defaults = _defaults(delegate, profile, result.notes) if probe.devices else {}
-        environment = {} if profile is None else dict(profile.environment.get(delegate.name, {}))
+        settings = _settings(delegate, profile)
         for device in probe.devices:
             try:
                 reason = _ruled_out(delegate, device, model, runtime, wish)
                 if reason is None:
                     configured = _configured(delegate, device, model, profile, wish, defaults)
-                    environment = {} if profile is None else dict(profile.environment.get(delegate.name, {}))
-                    result.found.extend(
-                        Candidate(delegate, device, c, runtime, environment) for c in configured
-                    )
+                    place = (delegate, device)
+                    result.found.extend(Candidate(*place, c, runtime, *settings) for c in configured)
                     if wish.threads is not None and all(c.threads is None for c in configured):
                         result.notes.append(f"threads={wish.threads} has no effect on {delegate.name}")
             except DelegateError as error:
@@ -98,6 +96,13 @@ def candidates(
                 result.refused.append(_none(delegate, device, runtime, *reason))
     result.found.sort(key=_order(profile, wish))
     return result
+
+
+def _settings(delegate: Delegate, profile: DeviceProfile | None) -> tuple[dict[str, str], dict[str, float]]:
+    """Return the profile's environment and limits of a delegate."""
+    if profile is None:
+        return {}, {}
+    return dict(profile.environment.get(delegate.name, {})), dict(profile.limits.get(delegate.name, {}))
 
 
 def _defaults(delegate: Delegate, profile: DeviceProfile | None, notes: list[str]) -> dict[str, Any]:

@@ -39,6 +39,7 @@ class Candidate(NamedTuple):
     configuration: Configuration
     runtime: Runtime
     environment: Mapping[str, str] = {}  #: the profile's, for the process that loads the library
+    limits: Mapping[str, float] = {}  #: the profile's seconds per stage, instead of the delegate's
 
 
 class Attempt(NamedTuple):
@@ -57,6 +58,7 @@ class Attempt(NamedTuple):
     coverage: Coverage | None = None  #: operators taken, None = not reported
     comparison: Comparison | None = None  #: with the built-in kernels' answers; None = not compared
     latency_ms: float | None = None  #: of one run, measured beside the others'; None = not measured
+    boundary_ms: float | None = None  #: the process boundary's part of it; None = there is none
     recalled: bool = False  #: known from an earlier trial
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,7 +86,7 @@ class Attempt(NamedTuple):
         """Return the attempt of a candidate from what :meth:`to_dict` gave, None where that is none."""
         try:
             coverage, comparison = record.get("coverage"), record.get("comparison")
-            latency = record.get("latency_ms")
+            latency, boundary = record.get("latency_ms"), record.get("boundary_ms")
             return cls.of(
                 candidate,
                 Outcome(record["outcome"]),
@@ -94,6 +96,7 @@ class Attempt(NamedTuple):
                 coverage=None if coverage is None else Coverage(**coverage),
                 comparison=None if comparison is None else Comparison.from_dict(comparison),
                 latency_ms=None if latency is None else float(latency),
+                boundary_ms=None if boundary is None else float(boundary),
                 recalled=True,
             )
         except (KeyError, TypeError, ValueError):

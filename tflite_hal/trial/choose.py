@@ -173,7 +173,10 @@ class _Choice:
                 self._memory.end(one.candidate, self._attempts[one.place])
                 self._close([one])
             else:
-                self._attempts[one.place] = self._attempts[one.place]._replace(latency_ms=latency)
+                boundary = None if one.opened is None else one.opened.session.boundary_ms
+                self._attempts[one.place] = self._attempts[one.place]._replace(
+                    latency_ms=latency, boundary_ms=boundary
+                )
         self._right = [one for one in runners if self._attempts[one.place].outcome is Outcome.CHOSEN]
 
     def _open(self, one: _Right) -> bool:

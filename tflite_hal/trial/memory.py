@@ -81,11 +81,11 @@ class Memory:
             yield
 
     def _limit(self, candidate: Candidate) -> float:
-        limits = {**default_limits(candidate.delegate, candidate.device), **self._terms.limits}
-        return sum(limits.values())
+        own = default_limits(candidate.delegate, candidate.device)
+        return sum({**own, **candidate.limits, **self._terms.limits}.values())
 
     def _key(self, candidate: Candidate) -> tuple[str, dict[str, Any]]:
-        delegate, device, configuration, runtime, environment = candidate
+        delegate, device, configuration, runtime, environment, _ = candidate
         place = (delegate.name, device.id, repr(configuration), runtime.name)
         if place not in self._keys:
             parts = {

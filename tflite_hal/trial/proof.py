@@ -141,7 +141,7 @@ def _open_remotely(candidate: Candidate, model: Model, terms: Terms) -> Opened:
         candidate.configuration,
         candidate.runtime,
         candidate.environment,
-        limits=terms.limits,
+        limits={**candidate.limits, **terms.limits},
     )
     return Opened(candidate, session, (time.perf_counter() - started) * 1e3)
 

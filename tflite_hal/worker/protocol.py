@@ -45,7 +45,7 @@ class Reply(NamedTuple):
     body: dict[str, Any]
     blob: bytes = b""
     descriptors: tuple[int, ...] = ()
-    call: int = 0  #: number of the call to run
+    call: int = 0  #: ``CALL``: number of the call to run; ``DONE``: nanoseconds that running it took
     fresh: bool = False  #: whether the caller does not have the outputs' memory yet
 
 
@@ -118,9 +118,10 @@ class Channel:
         header = _HEADER.pack(b"JSON", number, len(text), len(blob), len(descriptors))
         self._send([header, text, blob] if blob else [header, text], descriptors, deadline)
 
-    def send_done(self, number: int) -> None:
-        """Send the binary frame that answers a call whose outputs' memory is known."""
-        self._send([_HEADER.pack(b"DONE", number, 0, 0, 0)], (), None)
+    def send_done(self, number: int, took: int) -> None:
+        """Send the binary frame that answers a call whose outputs' memory is known; it took so many
+        nanoseconds."""
+        self._send([_HEADER.pack(b"DONE", number, took, 0, 0)], (), None)
 
     def _send(
         self, parts: Sequence[bytes | memoryview], descriptors: Sequence[int], deadline: float | None

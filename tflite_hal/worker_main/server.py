@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any, Final
@@ -58,12 +59,7 @@ class Server:
 
     def _handle(self, request: Reply) -> None:
         if request.kind == b"CALL":
-            memory = self._calls[request.call].run(request.fresh)
-            if memory is None:
-                self._channel.send_done(request.number)
-            else:
-                layout = {"layout": memory.layout}
-                self._channel.send(layout, number=request.number, descriptors=[memory.descriptor])
+            self._run(request)
             return
         if os.fstat(2).st_size > _MOST_WORDS:
             os.ftruncate(2, 0)
@@ -74,6 +70,16 @@ class Server:
         if request.descriptors:
             fields["descriptors"] = request.descriptors
         self._channel.send(operation(**fields), number=request.number)
+
+    def _run(self, request: Reply) -> None:
+        started = time.perf_counter_ns()
+        memory = self._calls[request.call].run(request.fresh)
+        took = time.perf_counter_ns() - started
+        if memory is None:
+            self._channel.send_done(request.number, took)
+        else:
+            answer = {"layout": memory.layout, "took": took}
+            self._channel.send(answer, number=request.number, descriptors=[memory.descriptor])
 
     def _plugin(self, module: str, plugin: str) -> dict[str, Any]:
         """Import a plugin and say what it contributes."""
