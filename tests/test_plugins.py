@@ -1,5 +1,6 @@
 """The built-in plugins and the example: conformance, captured machines, real libraries that fail."""
 
+import importlib
 import shutil
 import subprocess
 from pathlib import Path
@@ -20,6 +21,7 @@ from tflite_hal import (
     HostInfo,
     Option,
     WorkerCrashedError,
+    WorkerHungError,
     probe_host,
     read_model,
 )
@@ -292,3 +294,19 @@ def test_gpus_and_hexagon_are_reported_not_promised(tmp_path: Path) -> None:
         probe = delegate.probe(host)
         assert probe.devices == ()
         assert seen in probe.problems[0].evidence
+
+
+def test_a_probe_that_hangs_fails_its_conformance_test_and_ends(install, monkeypatch) -> None:
+    text = (ROOT / "tests/example_plugin/tflite_hal_acme.py").read_text()
+    hang = "        __import__('threading').Event().wait()\n"
+    place = text.index("    def probe(")
+    body = text.index('"""\n', text.index('"""', place) + 3) + 4
+    install("stuck", text[:body] + hang + text[body:])
+    monkeypatch.setattr("tflite_hal.remote.delegate.ASK_LIMIT", 1.0)
+    module = importlib.import_module("tflite_hal_stuck")
+
+    class Stuck(DelegateConformance):
+        delegate = module.AcmeDelegate
+
+    with pytest.raises(WorkerHungError, match=r"no answer within 1 s while asking acme for probe"):
+        Stuck().test_probe_never_raises()

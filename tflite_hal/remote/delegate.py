@@ -32,10 +32,10 @@ class RemoteDelegate(Delegate):
         """Take how to reach the plugin's worker."""
         self._worker = worker
 
-    def _ask(self, method: str, limit: float = ASK_LIMIT, blob: bytes = b"", **arguments: Any) -> Any:
+    def _ask(self, method: str, blob: bytes = b"", **arguments: Any) -> Any:
         reply = self._worker().request(
             "ask",
-            limit=limit,
+            limit=ASK_LIMIT,
             stage=f"asking {self.name} for {method}()",
             blob=blob,
             delegate=self.reference,

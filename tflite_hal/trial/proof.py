@@ -93,10 +93,12 @@ def prove(
         WorkerError: a foreign library, and no worker can be started.
         DelegateError, ModelError: its reason.
     """
-    _log.info("trying %s on %s", candidate.delegate.name, candidate.device.id)
+    place = f"{candidate.delegate.name} on {candidate.device.id}"
+    _log.info("trying %s on %s", model.name, place)  # compiling for an NPU may take minutes
     stays = terms.stays_in_worker(candidate)
     try:
         remote = _open_remotely(candidate, model, terms)
+        _log.info("%s is open on %s after %.1f s", model.name, place, remote.load_ms / 1e3)
         answers = _answers(remote, model, inputs, least)
     except (WorkerCrashedError, WorkerHungError):
         raise

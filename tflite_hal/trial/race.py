@@ -16,7 +16,7 @@ __all__ = ["race"]
 
 #: Rounds that are always run, after which those far behind leave, and most rounds.
 FIRST_ROUNDS: Final = 3
-MOST_ROUNDS: Final = 51
+MOST_ROUNDS: Final = 1001
 #: Seconds after which no further round is begun.
 ENOUGH: Final = 0.3
 #: A candidate this much slower than the best needs no exact figure.
