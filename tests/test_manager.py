@@ -148,3 +148,55 @@ def test_the_command_lists_broken_plugins(install) -> None:
     assert "the SDK is missing" in listed["bad"]["problem"]
     assert listed["good"]["problem"] == ""
     assert listed["xnnpack"]["problem"] == ""
+
+
+@pytest.mark.parametrize("name", ["tflite_hal_broken", "unrelated"])
+@pytest.mark.parametrize(
+    "content", [None, b"[tflite_hal]\nthis is no entry point\n", b"\xff\xfe\x00[", b"x=y\n"]
+)
+def test_one_damaged_distribution_costs_no_other(install, tmp_path: Path, name: str, content) -> None:
+    install("good", source())
+    info = tmp_path / "site" / f"{name}-1.0.dist-info"
+    info.mkdir()
+    if content is not None:
+        (info / "entry_points.txt").write_bytes(content)
+    manager = Manager()
+    assert "good" in {d.name for d in manager.delegates}
+    for plugin in manager.plugins:  # told where it is ours, and where it was read at all
+        assert plugin.problem == "" or (name == "tflite_hal_broken" and "damaged" in plugin.problem)
+
+
+def test_a_plugin_without_metadata_is_found(install, tmp_path: Path) -> None:
+    install("good", source())
+    next((tmp_path / "site").glob("*.dist-info/METADATA")).unlink()
+    manager = Manager()
+    (plugin,) = [p for p in manager.plugins if not p.builtin]
+    assert (plugin.name, plugin.delegates) == ("good", ("good",)) or "damaged" in plugin.problem
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (source(name="builtin"), "runtime's own kernels"),
+        (source().replace("return [D]", "return [D, D]"), "already provided by tflite-hal-bad"),
+        (source().replace('description = "test"', "options = ('mode',)"), "options = ('mode',)"),
+        (source().replace('description = "test"', "environment = {'A': 1}"), "environment = {'A': 1}"),
+        (source().replace('description = "test"', "runtimes = 'all'"), "runtimes = 'all'"),
+    ],
+)
+def test_names_and_members_are_checked(install, text: str, reason: str) -> None:
+    install("bad", text)
+    (plugin,) = [p for p in Manager().plugins if p.name == "bad"]
+    assert reason in plugin.problem
+
+
+def test_a_probe_that_crashed_once_is_asked_again(install, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    probe = (
+        f"import os, pathlib\n        mark = pathlib.Path({str(mark)!r})\n"
+        "        mark.exists() or (mark.touch(), os.kill(os.getpid(), 11))"
+    )
+    install("shaky", source(name="shaky", probe=probe))
+    manager = Manager()
+    assert manager.probe(probe_host())["shaky"].devices
+    assert [p.problem for p in manager.plugins if p.name == "shaky"] == [""]

@@ -15,6 +15,7 @@ import pytest
 
 from tflite_hal import (
     BenchmarkResult,
+    Check,
     ClosedError,
     DelegateError,
     InputError,
@@ -24,6 +25,7 @@ from tflite_hal import (
     ProfileError,
     Runner,
     RuntimeUnavailableError,
+    TfliteHalError,
     TfliteHalWarning,
     WorkerError,
 )
@@ -494,3 +496,89 @@ def test_a_model_the_named_delegate_does_not_take_is_told(install, models: Path)
         assert runner.device.kind == "cpu"
     with pytest.raises(DelegateError, match="keeps no state"):
         Runner(stateful, delegate="acme")
+
+
+def test_a_vendors_delegate_that_may_runs_in_the_application(install, monkeypatch, digits: Path) -> None:
+    monkeypatch.delitem(sys.modules, "tflite_hal_acme", raising=False)
+    install(
+        "acme",
+        EXAMPLE.read_text().replace("    api_version = 1", "    api_version = 1\n    in_process = True"),
+    )
+    array = np.full((1, 8, 8, 1), 5, np.int8)
+    with Runner(digits, delegate="acme") as runner, Runner(digits, delegate="builtin") as cpu:
+        assert np.array_equal(runner.predict(array), cpu.predict(array))
+        assert "tflite_hal_acme" in sys.modules
+        assert runner._life.active.opened.session.boundary_ms is None
+    monkeypatch.delitem(sys.modules, "tflite_hal_acme")
+
+
+@pytest.mark.parametrize("isolate", [True, False])
+def test_isolation_is_the_callers(install, monkeypatch, digits: Path, isolate: bool) -> None:
+    monkeypatch.delitem(sys.modules, "tflite_hal_acme", raising=False)
+    install("acme", EXAMPLE.read_text())
+    for delegate in ("acme", "xnnpack"):
+        with Runner(digits, delegate=delegate, isolate=isolate) as runner:
+            assert runner.predict(np.zeros((1, 8, 8, 1), np.int8)).shape == (1, 10)
+            result = runner.benchmark(runs=5)
+            assert (result.boundary_ms is not None) == isolate
+            assert ("process boundary" in str(result)) == isolate
+    assert ("tflite_hal_acme" in sys.modules) != isolate
+    monkeypatch.delitem(sys.modules, "tflite_hal_acme", raising=False)
+
+
+def test_closing_while_others_predict_is_told_as_closed(digits: Path) -> None:
+    runner = Runner(digits)
+    ends: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            while True:
+                runner.predict(np.zeros((1, 8, 8, 1), np.int8))
+        except BaseException as error:
+            ends.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    runner.close()
+    for thread in threads:
+        thread.join()
+    assert {type(error) for error in ends} == {ClosedError}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"delegates": iter([1])}, "not a sequence of names"),
+        ({"delegates": 3}, "not a sequence of names"),
+        ({"exclude": "cpu"}, "is a string"),
+        ({"prefer": "fast"}, "prefer='fast'"),
+        ({"isolate": "yes"}, "isolate='yes'"),
+        ({"fallback": True}, "fallback=True"),
+        ({"recheck": -1}, "recheck=-1"),
+        ({"timeout": 0}, "timeout=0"),
+        ({"open_timeout": "1"}, "open_timeout='1'"),
+        ({"check": Check(accept="wrong")}, "accept takes"),
+        ({"check": Check(samples=[np.zeros((2, 2))])}, "shape"),
+    ],
+)
+def test_odd_arguments_are_told(digits: Path, arguments, words: str) -> None:
+    with pytest.raises(TfliteHalError, match=words):
+        Runner.auto(digits, **arguments)
+
+
+def test_the_callers_samples_are_compared_too(digits: Path) -> None:
+    samples = [np.full((1, 8, 8, 1), n, np.int8) for n in (1, 2)]
+    with Runner.auto(digits, check=Check(samples=samples, seeded=0, tolerance=0.5), prefer="order") as runner:
+        assert runner.selection.winner.comparison.error is not None
+
+
+def test_threads_without_effect_are_told(install, digits: Path) -> None:
+    install("acme", EXAMPLE.read_text())
+    with (
+        pytest.warns(TfliteHalWarning, match="threads=2 has no effect on acme"),
+        Runner.auto(digits, threads=2) as runner,
+    ):
+        assert runner.device.id == "cpu"
+    with pytest.raises(DelegateError, match="threads=2 has no effect on acme"):
+        Runner(digits, delegate="acme", threads=2)
