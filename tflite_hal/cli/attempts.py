@@ -1,0 +1,112 @@
+"""How attempts are shown to people: a line of figures each, the reasons below."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+
+from tflite_hal.cli import show
+from tflite_hal.selection import Attempt, Outcome, Selection
+
+__all__ = ["STYLES", "cosine", "print_reasons", "print_selection", "styled"]
+
+#: Colours of outcomes; dim where none is here.
+STYLES: Final = {
+    Outcome.CHOSEN: "bold green",
+    Outcome.RIGHT: "green",
+    Outcome.SLOWER: "green",
+    Outcome.DEGRADED: "yellow",
+    Outcome.QUARANTINED: "yellow",
+    Outcome.WRONG: "red",
+    Outcome.FAILED: "red",
+    Outcome.CRASHED: "red",
+    Outcome.HUNG: "red",
+}
+#: Columns of a terminal from which every figure has a column of its own.
+_WIDE: Final = 110
+
+
+def styled(outcome: Outcome) -> str:
+    """Return an outcome in its colour."""
+    return f"[{STYLES.get(outcome, 'dim')}]{outcome.value}[/]"
+
+
+def cosine(attempt: Attempt) -> str:
+    """Return the smallest cosine to the built-in kernels' answers, "-" where there is none."""
+    compared = attempt.comparison
+    return "-" if compared is None or compared.cosine is None else f"{compared.cosine:.4f}"
+
+
+def print_selection(console: Console, selection: Selection) -> None:
+    """Print what is used first, then what takes over, then the rest in the order of the trials."""
+    attempts = sorted(selection.attempts, key=lambda one: one.rank or len(selection.attempts) + 1)
+    runtime = next((one.runtime for one in attempts), "")
+    about = [runtime, f"profile {selection.profile}" if selection.profile else "no profile matches"]
+    about += [] if selection.compared else ["not timed against each other"]
+    console.print(f"[bold]{escape(selection.model)}[/]  {escape(' · '.join(filter(None, about)))}")
+    if not attempts:
+        console.print("no candidates")
+        return
+    console.print(_wide(attempts) if console.width >= _WIDE else _narrow(attempts), highlight=False)
+    print_reasons(console, attempts)
+
+
+def _wide(attempts: Sequence[Attempt]) -> Table:
+    rows = show.table("#", "delegate", "device", "configuration", "outcome", "stage", *_FIGURES)
+    for one in attempts:
+        place = [one.delegate, one.device or "-", one.configuration or "-"]
+        stage = one.stage or "-"
+        rows.add_row(_rank(one), *map(escape, place), styled(one.outcome), escape(stage), *_figures(one))
+    return _aligned(rows)
+
+
+def _narrow(attempts: Sequence[Attempt]) -> Table:
+    """Return it for 80 columns: a candidate in one column, its stage among the reasons only."""
+    rows = show.table("#", "candidate", "outcome", *_FIGURES)
+    rows.padding = (0, 1, 0, 0)
+    for one in attempts:
+        place = _place(one)
+        rows.add_row(_rank(one), escape(place), styled(one.outcome), *_figures(one))
+    return _aligned(rows)
+
+
+_FIGURES: Final = ("ms", "error", "cosine", "taken", "seconds")
+
+
+def _aligned(rows: Table) -> Table:
+    """Align the figures, which don't break: what is long is names and options."""
+    for column in rows.columns:
+        if column.header in _FIGURES:
+            column.justify, column.no_wrap = "right", True
+    return rows
+
+
+def _figures(one: Attempt) -> list[str]:
+    """Return a row's :data:`_FIGURES`."""
+    latency = "-" if one.latency_ms is None else f"{one.latency_ms:.3g}"
+    error = "" if one.comparison is None else one.comparison.difference
+    taken = "-" if one.coverage is None else f"{one.coverage.taken} of {one.coverage.total}"
+    return [latency, error or "-", cosine(one), taken, f"{one.seconds:.2f}" if one.seconds else "-"]
+
+
+def _rank(one: Attempt) -> str:
+    return "-" if one.rank is None else str(one.rank)
+
+
+def _place(one: Attempt) -> str:
+    place = f"{one.delegate} on {one.device}" if one.device else one.delegate
+    return f"{place}, {one.configuration}" if one.configuration else place
+
+
+def print_reasons(console: Console, attempts: Sequence[Attempt]) -> None:
+    """Print why, and what to do, of each attempt that has a reason, over the whole width."""
+    for one in attempts:
+        if one.reason:
+            console.print()
+            console.print(f"{escape(_place(one))}: {escape(one.ending)}", style="bold", highlight=False)
+            console.print(Padding(show.problem(one.reason, one.remedy), (0, 0, 0, 2)), highlight=False)
