@@ -13,10 +13,10 @@ from rich.table import Table
 from tflite_hal.cli import show
 from tflite_hal.selection import Attempt, Outcome, Selection
 
-__all__ = ["STYLES", "cosine", "print_reasons", "print_selection", "styled"]
+__all__ = ["print_grades", "print_selection"]
 
 #: Colours of outcomes; dim where none is here.
-STYLES: Final = {
+_STYLES: Final = {
     Outcome.CHOSEN: "bold green",
     Outcome.RIGHT: "green",
     Outcome.SLOWER: "green",
@@ -31,13 +31,11 @@ STYLES: Final = {
 _WIDE: Final = 110
 
 
-def styled(outcome: Outcome) -> str:
-    """Return an outcome in its colour."""
-    return f"[{STYLES.get(outcome, 'dim')}]{outcome.value}[/]"
+def _coloured(outcome: Outcome, text: str = "") -> str:
+    return f"[{_STYLES.get(outcome, 'dim')}]{text or outcome.value}[/]"
 
 
-def cosine(attempt: Attempt) -> str:
-    """Return the smallest cosine to the built-in kernels' answers, "-" where there is none."""
+def _cosine(attempt: Attempt) -> str:
     compared = attempt.comparison
     return "-" if compared is None or compared.cosine is None else f"{compared.cosine:.4f}"
 
@@ -45,15 +43,35 @@ def cosine(attempt: Attempt) -> str:
 def print_selection(console: Console, selection: Selection) -> None:
     """Print what is used first, then what takes over, then the rest in the order of the trials."""
     attempts = sorted(selection.attempts, key=lambda one: one.rank or len(selection.attempts) + 1)
-    runtime = next((one.runtime for one in attempts), "")
-    about = [runtime, f"profile {selection.profile}" if selection.profile else "no profile matches"]
-    about += [] if selection.compared else ["not timed against each other"]
-    console.print(f"[bold]{escape(selection.model)}[/]  {escape(' · '.join(filter(None, about)))}")
-    if not attempts:
-        console.print("no candidates")
-        return
-    console.print(_wide(attempts) if console.width >= _WIDE else _narrow(attempts), highlight=False)
-    print_reasons(console, attempts)
+    _print_head(console, selection, "" if selection.compared else "nothing was timed")
+    if attempts:
+        console.print(_wide(attempts) if console.width >= _WIDE else _narrow(attempts), highlight=False)
+    _print_reasons(console, attempts)
+
+
+def print_grades(console: Console, selection: Selection, tried: Sequence[Attempt]) -> None:
+    """Print how right each attempt was, a line each."""
+    _print_head(console, selection, "compared with the built-in kernels")
+    rows = show.table("grade", "candidate", "error", "cosine", "arg-max", "worst output")
+    for one in tried:
+        found = one.comparison
+        if found is None:
+            state = "the measure" if one.outcome is Outcome.RIGHT else _coloured(one.outcome)
+            rows.add_row(state, escape(_place(one)), "-", "-", "-", "-")
+            continue
+        largest = "-" if found.argmax is None else f"{found.argmax:.0%}"
+        figures = [found.difference or "-", _cosine(one), largest, escape(found.output or "-")]
+        rows.add_row(_coloured(one.outcome, found.grade.value), escape(_place(one)), *figures)
+    if tried:
+        console.print(rows, highlight=False)
+    _print_reasons(console, tried)
+
+
+def _print_head(console: Console, selection: Selection, remark: str) -> None:
+    runtime = next((one.runtime for one in selection.attempts), "")
+    profile = f"profile {selection.profile}" if selection.profile else "no profile matches"
+    about = " · ".join(filter(None, (runtime, profile, remark)))
+    console.print(f"[bold]{escape(selection.model)}[/]  {escape(about)}", highlight=False)
 
 
 def _wide(attempts: Sequence[Attempt]) -> Table:
@@ -61,7 +79,7 @@ def _wide(attempts: Sequence[Attempt]) -> Table:
     for one in attempts:
         place = [one.delegate, one.device or "-", one.configuration or "-"]
         stage = one.stage or "-"
-        rows.add_row(_rank(one), *map(escape, place), styled(one.outcome), escape(stage), *_figures(one))
+        rows.add_row(_rank(one), *map(escape, place), _coloured(one.outcome), escape(stage), *_figures(one))
     return _aligned(rows)
 
 
@@ -71,11 +89,11 @@ def _narrow(attempts: Sequence[Attempt]) -> Table:
     rows.padding = (0, 1, 0, 0)
     for one in attempts:
         place = _place(one)
-        rows.add_row(_rank(one), escape(place), styled(one.outcome), *_figures(one))
+        rows.add_row(_rank(one), escape(place), _coloured(one.outcome), *_figures(one))
     return _aligned(rows)
 
 
-_FIGURES: Final = ("ms", "error", "cosine", "taken", "seconds")
+_FIGURES: Final = ("ms", "error", "cosine", "operators", "seconds")
 
 
 def _aligned(rows: Table) -> Table:
@@ -91,7 +109,7 @@ def _figures(one: Attempt) -> list[str]:
     latency = "-" if one.latency_ms is None else f"{one.latency_ms:.3g}"
     error = "" if one.comparison is None else one.comparison.difference
     taken = "-" if one.coverage is None else f"{one.coverage.taken} of {one.coverage.total}"
-    return [latency, error or "-", cosine(one), taken, f"{one.seconds:.2f}" if one.seconds else "-"]
+    return [latency, error or "-", _cosine(one), taken, f"{one.seconds:.2f}" if one.seconds else "-"]
 
 
 def _rank(one: Attempt) -> str:
@@ -103,7 +121,7 @@ def _place(one: Attempt) -> str:
     return f"{place}, {one.configuration}" if one.configuration else place
 
 
-def print_reasons(console: Console, attempts: Sequence[Attempt]) -> None:
+def _print_reasons(console: Console, attempts: Sequence[Attempt]) -> None:
     """Print why, and what to do, of each attempt that has a reason, over the whole width."""
     for one in attempts:
         if one.reason:

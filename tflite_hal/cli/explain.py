@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
-from rich.markup import escape
 
 from tflite_hal.accuracy import Check
 from tflite_hal.cli import attempts, show
@@ -145,7 +144,7 @@ def verify(
         rows = [one.to_dict() for one in tried]
         show.print_json({"model": selection.model, "right": right, "attempts": rows})
     else:
-        _print_grades(selection, tried)
+        attempts.print_grades(show.console(), selection, tried)
     if right is None:
         raise _Nothing(_why_nothing(selection.model, tried))
     if not right:
@@ -158,20 +157,3 @@ def _why_nothing(model: str, tried: Sequence[Attempt]) -> str:
         return f"{model}: nothing here to compare with the built-in kernels (to fix it: tflite-hal probe)"
     remedy = f" (to fix it: {told.remedy})" if told.remedy else ""
     return f"{model}: nothing could be compared; {told.title}: {told.reason}{remedy}"
-
-
-def _print_grades(selection: Selection, tried: Sequence[Attempt]) -> None:
-    out = show.console()
-    rows = show.table("grade", "candidate", "error", "cosine", "arg-max", "worst output")
-    for one in tried:
-        found = one.comparison
-        if found is None:
-            state = "the measure" if one.outcome is Outcome.RIGHT else attempts.styled(one.outcome)
-            rows.add_row(state, escape(one.title), "-", "-", "-", "-")
-            continue
-        grade = f"[{attempts.STYLES[one.outcome]}]{found.grade.value}[/]"
-        largest = "-" if found.argmax is None else f"{found.argmax:.0%}"
-        figures = [found.difference or "-", attempts.cosine(one), largest]
-        rows.add_row(grade, escape(one.title), *figures, escape(found.output or "-"))
-    out.print(rows, highlight=False)
-    attempts.print_reasons(out, tried)
