@@ -86,7 +86,7 @@ def test_every_candidate_is_a_row(digits: Path, runtime_name: str, columns: int)
     assert [line.split()[0] for line in rows] == ["1", "2", "3"]
     assert sum("chosen" in line for line in rows) == 1
     for line in rows:
-        assert "xnnpack" in line and "1.0000" in line and " of " in line or "builtin" in line
+        assert ("xnnpack" in line and "1.0000" in line and " of " in line) or "builtin" in line
 
 
 def test_json_is_the_selection(digits: Path, runtime_name: str) -> None:
@@ -127,11 +127,11 @@ def test_what_is_not_used_is_below_the_others_with_its_reason(
     install("acme", source)
     result = call("explain", digits, columns=columns)
     lines = result.stdout.splitlines()
-    table = lines[2 : lines.index("")]
-    assert "acme" in table[-1] and outcome in table[-1] and table[-1].startswith("-")
-    assert (stage in table[-1].split()) == (columns == 120)
+    (acme,) = [line for line in lines[2 : lines.index("")] if "acme" in line and outcome in line]
+    assert acme.startswith("-") and all(line[0] in "123" for line in lines[2 : lines.index(acme)])
+    assert (stage in acme.split()) == (columns == 120)
     below = " ".join(" ".join(lines[lines.index("") :]).split())
-    assert below.startswith(f"acme on {'fault' if 'fault' in source else 'npu'}:0, ")
+    assert below.startswith(f"acme on {'npu' if source in (CRASHES, REFUSES) else 'fault'}:0, ")
     assert f": {outcome}" in below and reason in below
     assert max(map(len, lines)) <= columns
     assert result.stderr == "" or "warning" not in result.stderr  # the table has it
@@ -155,7 +155,7 @@ def test_nothing_chosen_is_status_3_after_the_attempts(install, digits: Path) ->
     found = call_json(*arguments, status=3)
     assert found["winner"] is None and found["attempts"][0]["outcome"] == "failed"
     assert "no device on this machine fits" in line_of_error(
-        call("explain", digits, "--exclude", "cpu", status=3)
+        call("explain", digits, "--exclude", "cpu", "--exclude", "acme", status=3)
     )
 
 
@@ -176,7 +176,7 @@ def test_right_is_status_0(install, digits: Path, digits_float: Path, runtime_na
 def test_wrong_is_status_1_and_the_others_are_shown_too(install, digits: Path, runtime_name: str) -> None:
     install("acme", WRONG)
     text = call("verify", digits, "--runtime", runtime_name, status=1).stdout
-    assert row(text, "acme on fault:0", "100%" if "100%" in row(text, "acme on fault:0,", "-")[0] else "acme")
+    assert row(text, "acme on fault:0", "255 steps")[0] == "wrong"
     assert sum(line.startswith("ok ") for line in text.splitlines()) == 2
     found = call_json("verify", digits, "--runtime", runtime_name, "--delegate", "acme", status=1)
     (acme,) = found["attempts"]
@@ -281,7 +281,7 @@ def test_the_record_reads_well_where_an_npu_is_chosen(install, digits: Path) -> 
     install("acme", faulty(fault="small", steps=3))
     with Runner.auto(digits, device="npu", prefer="order") as runner:
         head, *rest = str(runner.selection).splitlines()
-    assert head.startswith("digits_int8.tflite: acme on fault:0 (fault=small, steps=3, ")
+    assert head.startswith("digits_int8.tflite: acme on fault:0 (fault=small steps=3, ")
     assert head.endswith(" operators, at most 3 steps from the built-in kernels")
     assert all(line.endswith(": untried: comes after what is used") for line in rest if "cpu" in line)
 

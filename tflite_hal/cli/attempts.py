@@ -27,6 +27,7 @@ _STYLES: Final = {
     Outcome.CRASHED: "red",
     Outcome.HUNG: "red",
 }
+_NOT_BEGUN: Final = (Outcome.EXCLUDED, Outcome.UNTRIED)
 #: Columns of a terminal from which every figure has a column of its own.
 _WIDE: Final = 110
 
@@ -122,9 +123,16 @@ def _place(one: Attempt) -> str:
 
 
 def _print_reasons(console: Console, attempts: Sequence[Attempt]) -> None:
-    """Print why, and what to do, of each attempt that has a reason, over the whole width."""
-    for one in attempts:
-        if one.reason:
+    """Print why, and what to do, over the whole width; of what was never begun, a line."""
+    told = [one for one in attempts if one.reason]
+    for one in told:
+        if one.outcome not in _NOT_BEGUN:
             console.print()
-            console.print(f"{escape(_place(one))}: {escape(one.ending)}", style="bold", highlight=False)
+            console.print(f"[bold]{escape(_place(one))}: {escape(one.ending)}[/]", highlight=False)
             console.print(Padding(show.problem(one.reason, one.remedy), (0, 0, 0, 2)), highlight=False)
+    idle = [one for one in told if one.outcome in _NOT_BEGUN]
+    if idle:
+        console.print()
+    for one in idle:
+        line = f"{_place(one)}: {one.outcome.value}, {one.reason}"
+        console.print(f"[dim]{escape(line)}[/]", highlight=False)
