@@ -173,6 +173,13 @@ def test_right_is_status_0(install, digits: Path, digits_float: Path, runtime_na
     assert call_json("verify", digits, "--runtime", runtime_name)["right"] is True
 
 
+def test_a_candidate_is_a_line_at_80_columns_too(digits: Path) -> None:
+    head, titles, *lines = call("verify", digits, columns=80).stdout.splitlines()
+    assert head.startswith("digits_int8.tflite  ") and titles.split()[-1] == "output"
+    assert [line.split()[0] for line in lines] == ["ok", "ok", "the"]
+    assert lines[0].rstrip().endswith(" …titionedCall_1:0") and max(map(len, lines)) <= 80
+
+
 def test_wrong_is_status_1_and_the_others_are_shown_too(install, digits: Path, runtime_name: str) -> None:
     install("acme", WRONG)
     text = call("verify", digits, "--runtime", runtime_name, status=1).stdout
@@ -271,7 +278,7 @@ def test_the_record_reads_well_on_the_cpu_alone(digits: Path) -> None:
     with Runner.auto(digits) as runner:
         head, *rest = str(runner.selection).splitlines()
     assert head.startswith("digits_int8.tflite: xnnpack on cpu (threads=")
-    assert "7 of 8 operators, 0." in head and head.endswith(" ms, answers as the built-in kernels do")
+    assert " of 8 operators, 0." in head and head.endswith(" ms, answers as the built-in kernels do")
     assert any(line.startswith("  builtin on cpu (threads=1, ") for line in rest)
     with Runner(digits, delegate="builtin") as runner:
         assert str(runner.selection).splitlines()[0].endswith(")")

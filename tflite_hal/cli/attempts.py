@@ -30,6 +30,8 @@ _STYLES: Final = {
 _NOT_BEGUN: Final = (Outcome.EXCLUDED, Outcome.UNTRIED)
 #: Columns of a terminal from which every figure has a column of its own.
 _WIDE: Final = 110
+#: Letters of an output's name in fewer columns; the reasons have the whole name.
+_LONGEST_NAME: Final = 16
 
 
 def _coloured(outcome: Outcome, text: str = "") -> str:
@@ -52,8 +54,11 @@ def print_selection(console: Console, selection: Selection) -> None:
 
 def print_grades(console: Console, selection: Selection, tried: Sequence[Attempt]) -> None:
     """Print how right each attempt was, a line each."""
-    _print_head(console, selection, "compared with the built-in kernels")
+    _print_head(console, selection)
     rows = show.table("grade", "candidate", "error", "cosine", "arg-max", "worst output")
+    narrow = console.width < _WIDE
+    if narrow:
+        rows.padding = (0, 1, 0, 0)
     for one in tried:
         found = one.comparison
         if found is None:
@@ -61,14 +66,14 @@ def print_grades(console: Console, selection: Selection, tried: Sequence[Attempt
             rows.add_row(state, escape(_place(one)), "-", "-", "-", "-")
             continue
         largest = "-" if found.argmax is None else f"{found.argmax:.0%}"
-        figures = [found.difference or "-", _cosine(one), largest, escape(found.output or "-")]
+        figures = [found.difference or "-", _cosine(one), largest, _output(found.output, narrow)]
         rows.add_row(_coloured(one.outcome, found.grade.value), escape(_place(one)), *figures)
     if tried:
         console.print(rows, highlight=False)
     _print_reasons(console, tried)
 
 
-def _print_head(console: Console, selection: Selection, remark: str) -> None:
+def _print_head(console: Console, selection: Selection, remark: str = "") -> None:
     runtime = next((one.runtime for one in selection.attempts), "")
     profile = f"profile {selection.profile}" if selection.profile else "no profile matches"
     about = " · ".join(filter(None, (runtime, profile, remark)))
@@ -92,6 +97,12 @@ def _narrow(attempts: Sequence[Attempt]) -> Table:
         place = _place(one)
         rows.add_row(_rank(one), escape(place), _coloured(one.outcome), *_figures(one))
     return _aligned(rows)
+
+
+def _output(name: str, narrow: bool) -> str:
+    """Return an output's name; for 80 columns its end, in which outputs differ."""
+    short = narrow and len(name) > _LONGEST_NAME
+    return escape(f"…{name[1 - _LONGEST_NAME :]}" if short else name or "-")
 
 
 _FIGURES: Final = ("ms", "error", "cosine", "operators", "seconds")
