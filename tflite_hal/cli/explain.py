@@ -51,7 +51,7 @@ _check_options = _options(
     click.option("--runtime", help="ai_edge_litert, tflite_runtime or tensorflow."),
 )
 _delegates_option = click.option(
-    "--delegate", "delegates", multiple=True, help="Name of a delegate that may be used; repeatable."
+    "--delegate", "delegates", multiple=True, help="Name of a delegate that takes part; repeatable."
 )
 _device_option = click.option("--device", help="Kind or id of the device: cpu, npu, usb:0 ...")
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
