@@ -177,7 +177,7 @@ def test_a_candidate_is_a_line_at_80_columns_too(digits: Path) -> None:
     head, titles, *lines = call("verify", digits, columns=80).stdout.splitlines()
     assert head.startswith("digits_int8.tflite  ") and titles.split()[-1] == "output"
     assert [line.split()[0] for line in lines] == ["ok", "ok", "the"]
-    assert lines[0].rstrip().endswith(" …titionedCall_1:0") and max(map(len, lines)) <= 80
+    assert lines[0].rstrip().endswith(" …itionedCall_1:0") and max(map(len, lines)) <= 80
 
 
 def test_wrong_is_status_1_and_the_others_are_shown_too(install, digits: Path, runtime_name: str) -> None:
@@ -281,7 +281,7 @@ def test_the_record_reads_well_on_the_cpu_alone(digits: Path) -> None:
     assert lines[0].startswith("digits_int8.tflite: ") and len(lines) == 3
     for line in lines:
         if "xnnpack on cpu (threads=" in line:
-            assert " of 8 operators, 0." in line and line.endswith(" ms, answers as the built-in kernels do")
+            assert " of 8 operators, " in line and line.endswith(" ms, answers as the built-in kernels do")
         else:
             assert "builtin on cpu (threads=1, " in line and line.endswith(" ms")
     with Runner(digits, delegate="builtin") as runner:
