@@ -215,9 +215,14 @@ def test_where_nothing_can_be_compared_is_status_3(install, digits: Path) -> Non
     assert call_json("verify", digits, "--device", "tpu", status=3)["right"] is None
 
 
-def test_a_model_that_the_builtin_kernels_cannot_run(models: Path) -> None:
+def test_a_model_that_the_builtin_kernels_cannot_run_is_status_3(models: Path) -> None:
     result = call("verify", models / "model_invoking_error.tflite", status=3)
-    assert "the built-in kernels fail" in line_of_error(result)
+    assert "could be compared; there is nothing to compare with, the built-in" in line_of_error(result)
+    (told,) = [line for line in result.stdout.splitlines() if "builtin on cpu, threads=1: untried" in line]
+    assert told.startswith("xnnpack on cpu, threads=")
+    # Everything fails for the same reason, which is the model's: told once.
+    result = call("explain", models / "model_invoking_error.tflite", status=3)
+    assert result.stdout.count("nothing opened here") == 1
 
 
 # --samples

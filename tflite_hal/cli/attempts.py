@@ -34,6 +34,14 @@ _WIDE: Final = 110
 _LONGEST_NAME: Final = 16
 
 
+def _error(attempt: Attempt) -> str:
+    """Return the largest error: in steps, or as a bare share, which the column is narrow for."""
+    compared = attempt.comparison
+    if compared is None or compared.error is None:
+        return "-"
+    return f"{compared.error:.2g}" if compared.steps is None else compared.difference
+
+
 def _coloured(outcome: Outcome, text: str = "") -> str:
     return f"[{_STYLES.get(outcome, 'dim')}]{text or outcome.value}[/]"
 
@@ -66,7 +74,7 @@ def print_grades(console: Console, selection: Selection, tried: Sequence[Attempt
             rows.add_row(state, escape(_place(one)), "-", "-", "-", "-")
             continue
         largest = "-" if found.argmax is None else f"{found.argmax:.0%}"
-        figures = [found.difference or "-", _cosine(one), largest, _output(found.output, narrow)]
+        figures = [_error(one), _cosine(one), largest, _output(found.output, narrow)]
         rows.add_row(_coloured(one.outcome, found.grade.value), escape(_place(one)), *figures)
     if tried:
         console.print(rows, highlight=False)
@@ -119,9 +127,8 @@ def _aligned(rows: Table) -> Table:
 def _figures(one: Attempt) -> list[str]:
     """Return a row's :data:`_FIGURES`."""
     latency = "-" if one.latency_ms is None else f"{one.latency_ms:.3g}"
-    error = "" if one.comparison is None else one.comparison.difference
     taken = "-" if one.coverage is None else f"{one.coverage.taken} of {one.coverage.total}"
-    return [latency, error or "-", _cosine(one), taken, f"{one.seconds:.2f}" if one.seconds else "-"]
+    return [latency, _error(one), _cosine(one), taken, f"{one.seconds:.2f}" if one.seconds else "-"]
 
 
 def _rank(one: Attempt) -> str:
@@ -134,16 +141,18 @@ def _place(one: Attempt) -> str:
 
 
 def _print_reasons(console: Console, attempts: Sequence[Attempt]) -> None:
-    """Print why, and what to do, over the whole width; of what was never begun, a line."""
-    told = [one for one in attempts if one.reason]
-    for one in told:
-        if one.outcome not in _NOT_BEGUN:
-            console.print()
-            console.print(f"[bold]{escape(_place(one))}: {escape(one.ending)}[/]", highlight=False)
-            console.print(Padding(show.problem(one.reason, one.remedy), (0, 0, 0, 2)), highlight=False)
-    idle = [one for one in told if one.outcome in _NOT_BEGUN]
-    if idle:
-        console.print()
-    for one in idle:
-        line = f"{_place(one)}: {one.outcome.value}, {one.reason}"
-        console.print(f"[dim]{escape(line)}[/]", highlight=False)
+    """Print why, and what to do, over the whole width, once; of what was never begun, a line."""
+    told: dict[tuple[Outcome, str, str, str], list[str]] = {}
+    for one in attempts:
+        if one.reason:
+            told.setdefault((one.outcome, one.ending, one.reason, one.remedy), []).append(_place(one))
+    idle = []
+    for (outcome, ending, reason, remedy), places in told.items():
+        names = "; ".join(places)
+        if outcome in _NOT_BEGUN:
+            idle.append(f"{names}: {ending}, {reason}" + (f" (to fix it: {remedy})" if remedy else ""))
+            continue
+        console.print(f"\n[bold]{escape(names)}: {escape(ending)}[/]", highlight=False)
+        console.print(Padding(show.problem(reason, remedy), (0, 0, 0, 2)), highlight=False)
+    for number, line in enumerate(idle):
+        console.print(("" if number else "\n") + f"[dim]{escape(line)}[/]", highlight=False)

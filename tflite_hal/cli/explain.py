@@ -156,4 +156,6 @@ def _why_nothing(model: str, tried: Sequence[Attempt]) -> str:
     if told is None:
         return f"{model}: nothing here to compare with the built-in kernels (to fix it: tflite-hal probe)"
     remedy = f" (to fix it: {told.remedy})" if told.remedy else ""
-    return f"{model}: nothing could be compared; {told.title}: {told.reason}{remedy}"
+    # What was never begun is not to blame for it.
+    place = "" if told.outcome is Outcome.UNTRIED else f"{told.title}: "
+    return f"{model}: nothing could be compared; {place}{told.reason}{remedy}"
