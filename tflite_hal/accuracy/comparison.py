@@ -30,6 +30,17 @@ class Comparison(NamedTuple):
     #: Share of rows (last axis) whose largest element is the same or as large. For information: a wrong
     #: engine had all of them right, and right ones differ where answers are flat.
     argmax: float | None = None
+    output: str = ""  #: the name of the worst output
+
+    @property
+    def difference(self) -> str:
+        """The largest error in a few words, "" where there is no figure."""
+        if self.steps is not None:
+            return f"{self.steps} step" + ("" if self.steps == 1 else "s")
+        if self.error is None:
+            return ""
+        # Labels have no direction, hence no cosine.
+        return f"{self.error:.2g} of the " + ("elements" if self.cosine is None else "range")
 
     def to_dict(self) -> dict[str, Any]:
         """Return it JSON-ready."""
@@ -101,7 +112,7 @@ def _compare_output(
     for right, own in zip(reference, given, strict=True):
         if (right.shape, right.dtype) != (own.shape, own.dtype):
             formats = f"{own.dtype}{list(own.shape)}, the built-in kernels {right.dtype}{list(right.shape)}"
-            return Comparison(Grade.WRONG, f"output {spec.name!r} is {formats}")
+            return Comparison(Grade.WRONG, f"output {spec.name!r} is {formats}", output=spec.name)
     output = Output.of(spec, reference, given, limits)
     errors = sorted(output.errors())
     cosines = output.cosines()
@@ -113,6 +124,7 @@ def _compare_output(
         steps=round(errors[-1] * 2 * output.half) if output.quantized else None,
         cosine=min(cosines, default=None),
         argmax=None if output.labels else argmax(reference, given),
+        output=spec.name,
     )
     failure = output.failure()
     if failure:

@@ -1,8 +1,11 @@
-"""The command line: probe, plugins, profiles, inspect, run, benchmark, verdicts."""
+"""The command line: probe, plugins, profiles, inspect, run, benchmark, explain, verify, verdicts."""
 
 from tflite_hal.cli.commands import main
+from tflite_hal.cli.explain import explain, verify
 from tflite_hal.cli.verdicts import verdicts
 
 __all__ = ["main"]
 
+main.add_command(explain)
+main.add_command(verify)
 main.add_command(verdicts)

@@ -26,10 +26,10 @@ from tflite_hal.runner import Runner
 from tflite_hal.runtime import RuntimeStatus, runtime_status, runtime_statuses
 from tflite_hal.worker import start_worker
 
-__all__ = ["main"]
+__all__ = ["MOST_THREADS", "main", "warn_of_threads"]
 
 #: As in device profiles: beyond it is a typing error, and would be that many threads all the same.
-_MOST_THREADS = 1024
+MOST_THREADS = 1024
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -66,7 +66,7 @@ def _choice_options(command: _Command) -> _Command:
         click.option("--device", help="Kind or id of the device: cpu, npu, usb:0 ..."),
         click.option("--delegate", help="Name of the delegate: never falls back."),
         click.option("--runtime", help="ai_edge_litert, tflite_runtime or tensorflow."),
-        click.option("--threads", type=click.IntRange(1, _MOST_THREADS), help="CPU threads."),
+        click.option("--threads", type=click.IntRange(1, MOST_THREADS), help="CPU threads."),
         click.option("--profile", help="Name or file of a device profile."),
     )
     return functools.reduce(lambda decorated, option: option(decorated), reversed(options), command)
@@ -75,12 +75,17 @@ def _choice_options(command: _Command) -> _Command:
 def _runner(model: str, choice: Mapping[str, Any]) -> Runner:
     """Open by explicit choice where a delegate or device is named, else automatically."""
     common = {key: choice[key] for key in ("runtime", "threads", "profile")}
-    here = os.cpu_count()
-    if choice["threads"] and here and choice["threads"] > here:
-        warnings.warn(f"--threads {choice['threads']} on {here} CPUs is slower than one each", stacklevel=2)
+    warn_of_threads(choice["threads"])
     if choice["delegate"] or choice["device"]:
         return Runner(model, device=choice["device"], delegate=choice["delegate"], **common)
     return Runner.auto(model, **common)
+
+
+def warn_of_threads(threads: int | None) -> None:
+    """Warn of more threads than CPUs."""
+    here = os.cpu_count()
+    if threads and here and threads > here:
+        warnings.warn(f"--threads {threads} on {here} CPUs is slower than one each", stacklevel=2)
 
 
 @main.command()

@@ -11,10 +11,11 @@ import numpy as np
 
 from tflite_hal import images
 from tflite_hal.errors import InputError
-from tflite_hal.model import TensorSpec
+from tflite_hal.model import Interface, TensorSpec
+from tflite_hal.tensors import arrange
 from tflite_hal.trial import seeded_inputs
 
-__all__ = ["read_inputs"]
+__all__ = ["read_inputs", "read_samples"]
 
 _PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
 
@@ -39,6 +40,49 @@ def read_inputs(
         raise InputError(f"{len(sources)} --input for a model with {len(specs)} inputs")
     given = [_read_input(source, spec, mean, std) for source, spec in zip(sources, specs, strict=True)]
     return given[0] if len(given) == 1 else given
+
+
+def read_samples(source: str, interface: Interface) -> list[list[Any]]:
+    """Return samples of an archive, each with an array per input in the model's order.
+
+    An array of an input's own shape is one sample; where other inputs have more, it goes with each.
+
+    Raises:
+        InputError: the file can't be read, a name or shape is none of the model's, or the numbers of
+            samples differ.
+    """
+    given, specs = _load_archive(source), interface.inputs
+    if isinstance(given, list) and len(given) != len(specs):
+        raise InputError(f"{source} has {len(given)} arrays for a model with {len(specs)} inputs")
+    if not isinstance(given, list):
+        given = arrange(interface.renamed(given), interface.input_names, specs)
+    parts = [_samples_of(source, array, spec) for array, spec in zip(given, specs, strict=True)]
+    most = max((len(part) for part in parts), default=1)
+    counts = [f"{len(part)} of {spec.name!r}" for part, spec in zip(parts, specs, strict=True)]
+    if any(len(part) not in (1, most) for part in parts):
+        raise InputError(f"{source} has {', '.join(counts)}", remedy="give as many samples of each input")
+    return [[part[number % len(part)] for part in parts] for number in range(most)]
+
+
+def _samples_of(source: str, array: np.ndarray[Any, Any], spec: TensorSpec) -> list[np.ndarray[Any, Any]]:
+    """Return the samples that an array holds."""
+
+    def fits(given: Sequence[int], wanted: Sequence[int]) -> bool:
+        return len(given) == len(wanted) and all(b in (-1, a) for a, b in zip(given, wanted, strict=True))
+
+    samples = [array]
+    if array.ndim and fits(array.shape[1:], spec.shape):
+        samples = list(array)
+    elif spec.shape[:1] in ((1,), (-1,)) and fits(array.shape[1:], spec.shape[1:]):
+        # A batch counts samples: candidates are tried on one at a time.
+        samples = [array[number : number + 1] for number in range(len(array))]
+    elif not fits(array.shape, spec.shape):
+        inner = ", ".join(str(size) for size in spec.shape)
+        takes = f"[{inner}] or [samples, {inner}]"
+        raise InputError(f"{source}: input {spec.name!r} takes {takes}; given: {list(array.shape)}")
+    if not samples:
+        raise InputError(f"{source}: no sample of input {spec.name!r}")
+    return samples
 
 
 def _suffix(source: str) -> str:

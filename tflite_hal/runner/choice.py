@@ -25,10 +25,28 @@ from tflite_hal.model import Model
 from tflite_hal.profiles import DeviceProfile, load_profile, load_profiles, match_profile
 from tflite_hal.runner.request import Request
 from tflite_hal.runtime import Runtime
-from tflite_hal.selection import Attempt, Candidate, Outcome, Selection, Wish, candidates, is_own_cpu
+from tflite_hal.selection import (
+    Attempt,
+    Candidate,
+    Candidates,
+    Outcome,
+    Selection,
+    Wish,
+    candidates,
+    is_own_cpu,
+)
 from tflite_hal.trial import Opened, choose
 
 __all__ = ["Choice", "choose_for"]
+
+
+class Found(NamedTuple):
+    """What a request finds on this machine, before anything is tried."""
+
+    selection: Selection  #: without attempts yet
+    candidates: Candidates
+    notes: list[tuple[str, str]]  #: kind and text of what can't be used at all
+    identity: dict[str, Any]  #: of host and plugins, for what is remembered
 
 
 class Choice(NamedTuple):
@@ -61,14 +79,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_new_managers_lock)
 
 
-def choose_for(model: Model, runtime: Runtime, request: Request) -> Choice:
-    """Open a model as requested.
+def find_for(model: Model, runtime: Runtime, request: Request) -> Found:
+    """Find what may be tried.
 
     Raises:
         DelegateError: a name is unknown, or an option is not the delegate's.
         ProfileError: no such device profile.
-        NoDelegateError: nothing that is allowed answers; has the selection.
-        ModelError: nothing can run this file.
     """
     host, manager, wish = probe_host(), known_manager(), request.wish
     builtin = BuiltinKernels()
@@ -77,20 +93,33 @@ def choose_for(model: Model, runtime: Runtime, request: Request) -> Choice:
     probes = {**manager.probe(host), builtin.name: builtin.probe(host)}
     profile, errors = _find_profile(request.profile, host, manager)
     selection = Selection(model.name, "" if profile is None else profile.name)
-    found, refused, left_out = candidates(model, delegates, probes, profile, runtime, wish)
-    if request.explicit and wish.threads is not None and left_out and found:
+    notes = [("plugin", f"plugin {p.name}: {p.problem}") for p in manager.plugins if p.broken]
+    notes += [("profile", str(error)) for error in errors]
+    found = candidates(model, delegates, probes, profile, runtime, wish)
+    return Found(selection, found, notes, _identity(host, manager))
+
+
+def choose_for(model: Model, runtime: Runtime, request: Request) -> Choice:
+    """Open a model as requested.
+
+    Raises:
+        DelegateError, ProfileError: as :func:`find_for`.
+        NoDelegateError: nothing that is allowed answers; has the selection.
+        ModelError: nothing can run this file.
+    """
+    selection, (found, refused, left_out), notes, identity = find_for(model, runtime, request)
+    if request.explicit and request.wish.threads is not None and left_out and found:
         raise DelegateError("; ".join(left_out), remedy="leave it out")
-    terms = request.terms._replace(context=_identity(host, manager))
+    terms = request.terms._replace(context=identity)
     opened, alternatives, failures = choose(found, model, selection, terms)
     selection.attempts += refused
     if opened is None:
         raise _nothing_answers(model, selection, failures, request)
-    notes = [("plugin", f"plugin {p.name}: {p.problem}") for p in manager.plugins if p.broken]
-    notes += [("profile", str(error)) for error in errors]
+    selection.rank([opened.candidate, *alternatives])
     notes += [("setting", note) for note in left_out]
     if terms.verdicts.problem:
         notes.append(("memory", f"what trials found is not remembered: {terms.verdicts.problem}"))
-    return Choice(selection, opened, alternatives, notes + _told(selection, opened, wish))
+    return Choice(selection, opened, alternatives, notes + _told(selection, opened, request.wish))
 
 
 def _identity(host: HostInfo, manager: Manager) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
-from tflite_hal.accuracy import Comparison
+from tflite_hal.accuracy import Comparison, Grade
 from tflite_hal.delegate import Configuration, Delegate, Device
 from tflite_hal.runtime import Runtime
 from tflite_hal.session import Coverage
@@ -18,6 +18,7 @@ class Outcome(str, Enum):
     """What became of a candidate."""
 
     CHOSEN = "chosen"
+    RIGHT = "right"  #: may be used, where the question was only whether it answers rightly
     SLOWER = "slower"
     DEGRADED = "degraded"
     WRONG = "wrong"
@@ -60,6 +61,7 @@ class Attempt(NamedTuple):
     latency_ms: float | None = None  #: of one run, measured beside the others'; None = not measured
     boundary_ms: float | None = None  #: the process boundary's part of it; None = there is none
     recalled: bool = False  #: known from an earlier trial
+    rank: int | None = None  #: 1 is used first, the next where it fails; None = never used
 
     def to_dict(self) -> dict[str, Any]:
         """Return it JSON-ready."""
@@ -103,14 +105,46 @@ class Attempt(NamedTuple):
             return None  # written by another release
 
     def __str__(self) -> str:
-        text = self.outcome.value
-        if self.stage and self.outcome not in (Outcome.UNTRIED, Outcome.EXCLUDED):
-            text += f" at {self.stage}"
-        if self.latency_ms is not None:
-            text += f", {self.latency_ms:.3g} ms"
+        text = ", ".join([self.ending, *self.figures])
         if self.reason:
             text += f": {self.reason}"
         return f"{text} (to fix it: {self.remedy})" if self.remedy else text
+
+    @property
+    def title(self) -> str:
+        """What was tried: ``xnnpack on cpu (threads=1, ai_edge_litert)``."""
+        place = f" on {self.device}" if self.device else ""
+        details = ", ".join(part for part in (self.configuration, self.runtime) if part)
+        return f"{self.delegate}{place}" + (f" ({details})" if details else "")
+
+    @property
+    def ending(self) -> str:
+        """The outcome, and the stage where it ended if that says more."""
+        plain = self.outcome in _WITHOUT_STAGE or not self.stage
+        return self.outcome.value if plain else f"{self.outcome.value} at {self.stage}"
+
+    @property
+    def figures(self) -> list[str]:
+        """What was measured, each in a few words; a reason that tells the error is not repeated."""
+        figures = []
+        if self.coverage is not None:
+            figures.append(f"{self.coverage.taken} of {self.coverage.total} operators")
+        if self.latency_ms is not None:
+            figures.append(f"{self.latency_ms:.3g} ms")
+        if self.comparison is not None and not self.reason:
+            figures.append(_apart(self.comparison))
+        return figures
+
+
+#: Outcomes of a comparison, and of what was never begun.
+_WITHOUT_STAGE = (Outcome.WRONG, Outcome.DEGRADED, Outcome.UNTRIED, Outcome.EXCLUDED)
+
+
+def _apart(comparison: Comparison) -> str:
+    if comparison.grade is Grade.OK and not comparison.error:
+        return "answers as the built-in kernels do"
+    grade = "" if comparison.grade is Grade.OK else f"{comparison.grade.value}, "
+    return f"{grade}at most {comparison.difference} from the built-in kernels"
 
 
 class Selection:
@@ -136,6 +170,11 @@ class Selection:
         """The attempt that was chosen."""
         return next((a for a in self.attempts if a.outcome is Outcome.CHOSEN), None)
 
+    def rank(self, order: Iterable[Candidate]) -> None:
+        """Write down in which order the candidates that are right are used."""
+        places = {Attempt.of(one, Outcome.CHOSEN)[:5]: place for place, one in enumerate(order, 1)}
+        self.attempts = [attempt._replace(rank=places.get(attempt[:5])) for attempt in self.attempts]
+
     def to_dict(self) -> dict[str, Any]:
         """Return it JSON-ready."""
         winner = self.winner
@@ -149,18 +188,10 @@ class Selection:
 
     def __str__(self) -> str:
         winner = self.winner
-        head = f"{self.model}: " + ("nothing answered" if winner is None else _title(winner))
-        if winner is not None and winner.coverage is not None:
-            head += f", {winner.coverage.taken} of {winner.coverage.total} operators"
-        if winner is not None and winner.latency_ms is not None:
-            head += f", {winner.latency_ms:.3g} ms"
+        head = f"{self.model}: " + ("nothing answered" if winner is None else winner.title)
+        if winner is not None:
+            head = ", ".join([head, *winner.figures])
         if winner is not None and winner.comparison is None and winner.delegate != "builtin":
             head += " (not compared with the built-in kernels)"
-        rest = [f"  {_title(a)}: {a}" for a in self.attempts if a is not winner]
+        rest = [f"  {a.title}: {a}" for a in self.attempts if a is not winner]
         return "\n".join([head, *rest])
-
-
-def _title(attempt: Attempt) -> str:
-    place = f" on {attempt.device}" if attempt.device else ""
-    details = ", ".join(part for part in (attempt.configuration, attempt.runtime) if part)
-    return f"{attempt.delegate}{place}" + (f" ({details})" if details else "")

@@ -3,5 +3,6 @@
 from tflite_hal.trial.choose import Chosen, choose
 from tflite_hal.trial.inputs import seeded_inputs
 from tflite_hal.trial.proof import Opened, Terms, open_candidate, outcome_of
+from tflite_hal.trial.verify import verify
 
-__all__ = ["Chosen", "Opened", "Terms", "choose", "open_candidate", "outcome_of", "seeded_inputs"]
+__all__ = ["Chosen", "Opened", "Terms", "choose", "open_candidate", "outcome_of", "seeded_inputs", "verify"]

@@ -15,7 +15,7 @@ from tflite_hal.runtime import Runtime
 from tflite_hal.selection import Attempt, Candidate, Outcome, Selection, is_own_cpu
 from tflite_hal.trial.inputs import Inputs
 from tflite_hal.trial.memory import Memory
-from tflite_hal.trial.proof import Answers, Opened, Proof, Terms, open_candidate, outcome_of, prove
+from tflite_hal.trial.proof import Answers, Opened, Proof, Terms, failed, open_candidate, prove
 from tflite_hal.trial.race import race
 
 __all__ = ["Chosen", "choose"]
@@ -144,8 +144,7 @@ class _Choice:
 
     def _failed(self, candidate: Candidate, error: TfliteHalError) -> Attempt:
         self._failures.append((candidate, error))
-        details = {"stage": error.stage or "open", "reason": error.reason, "remedy": error.remedy}
-        return Attempt.of(candidate, outcome_of(error), **details)
+        return failed(candidate, error)
 
     def _rank(self) -> None:
         """Sort what is right, best first, and write down who is slower."""

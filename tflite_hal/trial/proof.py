@@ -25,13 +25,13 @@ from tflite_hal.errors import (
 )
 from tflite_hal.model import Model
 from tflite_hal.remote import open_remotely
-from tflite_hal.selection import Candidate, Outcome
+from tflite_hal.selection import Attempt, Candidate, Outcome
 from tflite_hal.session import Session
 from tflite_hal.trial.inputs import Inputs
 from tflite_hal.verdicts import Verdicts
 from tflite_hal.worker import described_error, rebuilt_error
 
-__all__ = ["Answers", "Opened", "Proof", "Terms", "open_candidate", "outcome_of", "prove"]
+__all__ = ["Answers", "Opened", "Proof", "Terms", "failed", "open_candidate", "outcome_of", "prove"]
 
 Answers = list[list[np.ndarray[Any, Any]]]  # per input, one array per output
 
@@ -174,6 +174,12 @@ def _answers(opened: Opened, model: Model, inputs: Inputs, least: int | None) ->
         session.close()
         raise
     return answers
+
+
+def failed(candidate: Candidate, error: TfliteHalError) -> Attempt:
+    """Return the attempt of a candidate that ended in this error."""
+    details = {"stage": error.stage or "open", "reason": error.reason, "remedy": error.remedy}
+    return Attempt.of(candidate, outcome_of(error), **details)
 
 
 def outcome_of(error: TfliteHalError) -> Outcome:

@@ -1,0 +1,66 @@
+"""Compares every candidate with the built-in kernels, and chooses and times none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from tflite_hal.delegate import Configuration, Device
+from tflite_hal.errors import TfliteHalError
+from tflite_hal.kernels import BuiltinKernels
+from tflite_hal.model import Model
+from tflite_hal.runtime import Runtime
+from tflite_hal.selection import Attempt, Candidate, Outcome
+from tflite_hal.trial.choose import _Trial, _why_untried
+from tflite_hal.trial.proof import Terms, failed
+
+__all__ = ["verify"]
+
+
+def verify(found: Sequence[Candidate], model: Model, terms: Terms) -> list[Attempt]:
+    """Return an attempt of every candidate: ``right``, or what a choice would make of it.
+
+    Those without a comparison were compared with nothing: the built-in kernels themselves, which are
+    the measure, and what can't be opened. Each is closed before the next is opened.
+    """
+    if not found:
+        return []
+    trial = _Trial(model, terms, found[0].runtime)
+    attempts: list[Attempt] = []
+    try:
+        missing = _without_measure(trial, found[0].runtime)
+        for candidate in found:
+            reason = _why_untried(candidate, attempts, False)
+            started = time.perf_counter()
+            if missing is not None:
+                attempt = failed(candidate, missing)._replace(outcome=Outcome.UNTRIED)
+            elif reason:
+                attempt = Attempt.of(candidate, Outcome.UNTRIED, reason=reason)
+            else:
+                attempt = _verified(trial, candidate)
+            attempts.append(attempt._replace(seconds=time.perf_counter() - started))
+    finally:
+        trial.close([])
+    return attempts
+
+
+def _without_measure(trial: _Trial, runtime: Runtime) -> TfliteHalError | None:
+    """Return why nothing can be compared, None where the built-in kernels have answered."""
+    try:
+        trial.attempt(Candidate(BuiltinKernels(), Device("cpu", "cpu"), Configuration(threads=1), runtime))
+    except TfliteHalError as error:
+        reason = f"there is nothing to compare with, the built-in kernels fail: {error.reason}"
+        return TfliteHalError(reason, remedy=error.remedy)
+    if trial.inputs:
+        return None
+    return TfliteHalError("there is no input to compare on: the model takes text", remedy="give samples")
+
+
+def _verified(trial: _Trial, candidate: Candidate) -> Attempt:
+    try:
+        opened, attempt = trial.attempt(candidate)
+    except TfliteHalError as error:
+        return failed(candidate, error)
+    if opened is not None:
+        opened.session.close()
+    return attempt._replace(outcome=Outcome.RIGHT) if attempt.outcome is Outcome.CHOSEN else attempt
