@@ -38,6 +38,7 @@ class Choice(NamedTuple):
     opened: Opened
     alternatives: list[Candidate]  #: what else was right, best first
     notes: list[tuple[str, str]]  #: kind and text of what was left out or went wrong on the way
+    untried: list[Candidate]  #: what comes after by order and was not needed yet
 
 
 _managers: dict[str, Manager] = {}  # this process's plugins, found once: that costs
@@ -81,13 +82,24 @@ def choose_for(model: Model, runtime: Runtime, request: Request) -> Choice:
     if request.explicit and wish.threads is not None and left_out and found:
         raise DelegateError("; ".join(left_out), remedy="leave it out")
     opened, alternatives, failures = choose(found, model, selection, request.terms)
+    untried = _not_needed(found, selection, request)
     selection.attempts += refused
     if opened is None:
         raise _nothing_answers(model, selection, failures, request)
     notes = [("plugin", f"plugin {p.name}: {p.problem}") for p in manager.plugins if p.broken]
     notes += [("profile", str(error)) for error in errors]
     notes += [("setting", note) for note in left_out]
-    return Choice(selection, opened, alternatives, notes + _told(selection, opened, wish))
+    return Choice(selection, opened, alternatives, notes + _told(selection, opened, wish), untried)
+
+
+def _not_needed(found: Sequence[Candidate], selection: Selection, request: Request) -> list[Candidate]:
+    """Return what may take over although nobody has tried it: by order, all after the chosen one."""
+    ends = [attempt.outcome for attempt in selection.attempts]
+    if request.terms.prefer != "order" or not request.falls_back or Outcome.CHOSEN not in ends:
+        return []
+    after = ends.index(Outcome.CHOSEN) + 1
+    rest = zip(found[after:], ends[after:], strict=True)
+    return [one for one, end in rest if end is Outcome.UNTRIED and not one.configuration.remedy]
 
 
 #: What is told of an attempt, also where nobody asked for it.
