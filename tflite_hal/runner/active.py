@@ -149,6 +149,8 @@ class Active:
             return False
         self._let_go()
         self.opened, self._lost, self._answered = opened, None, 0
+        if self._recheck is not None:
+            self._recheck.forget()
         self._mark(candidate, Outcome.CHOSEN, "")
         self._after_opening()
         return True
