@@ -193,16 +193,16 @@ class Active:
     def _drop_wrong(self, reason: str) -> None:
         """Never use a candidate again that was seen to answer wrongly; the built-in kernels' answer is
         given instead where the caller allows it."""
-        wrong, name = self.opened.candidate, self._name()
+        wrong, message = self.opened.candidate, f"{self._name()} answers wrongly: {reason}"
         self._mark(wrong, Outcome.WRONG, reason)
-        if not self._request.falls_back:
-            raise DelegateError(f"{name} answers wrongly: {reason}")
-        place = self._order.index(wrong)
-        later = self._order[place + 1 :]
+        later = self._order[self._order.index(wrong) + 1 :]
         self._order.remove(wrong)
-        message = f"{name} answers wrongly: {reason}"
+        if not self._request.falls_back:
+            self._lost = DelegateError(message)
+            raise self._lost
         if not any(self._switch(candidate) for candidate in later):
-            raise DelegateError(f"{message}; nothing else can be opened")
+            self._lost = DelegateError(f"{message}; nothing else can be opened")
+            raise self._lost
         self._events.record("fallback", f"{message}; {self._name()} answers from now on")
 
     def _mark(
