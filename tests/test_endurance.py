@@ -157,6 +157,24 @@ def test_a_worker_killed_twenty_times_costs_none_of_a_thousand_answers(
     assert on_device == 980  # each time one answer came from elsewhere
 
 
+def test_what_starts_the_workers_may_be_killed_too(
+    folder: Path, digits: Path, runtime_name: str, monkeypatch, inputs, right
+) -> None:
+    monkeypatch.setattr("tflite_hal.runner.rest.FIRST", 0.0)
+    with warnings.catch_warnings(), on("held", digits, runtime_name) as runner:
+        warnings.simplefilter("ignore")
+        answers, by = [], []
+        for number in range(9):
+            if number % 3 == 1:
+                worker = worker_of(runner)
+                os.kill(psutil.Process(worker).ppid(), signal.SIGKILL)
+                assert gone(worker)  # it may have answered before
+            answers.append(runner.predict(inputs[number]))
+            by.append(runner.delegate)
+    assert all(map(np.array_equal, answers, right))
+    assert by == ["held", "builtin", "held"] * 3
+
+
 class Ticking:
     """Another thread of the application, and how long it ever had to wait."""
 

@@ -231,6 +231,14 @@ def test_what_was_not_needed_is_tried_before_it_takes_over(bad, runtime_name: st
     assert "worse on fault:0: wrong at compare" in seen.told
 
 
+def test_a_fault_while_it_is_timed_is_told_as_one_of_running(bad, runtime_name: str, digits: Path) -> None:
+    bad(fault="segv", at=TRIAL_RUNS + 1)
+    seen = use(digits, runtime_name, prefer="latency")
+    assert seen.all_right
+    assert (seen.attempt.outcome, seen.attempt.stage) == (Outcome.CRASHED, "run")
+    assert f"segv at run {TRIAL_RUNS + 1}" in seen.told
+
+
 @pytest.mark.parametrize("fault", ENDINGS)
 def test_at_the_end_nobody_sees_it(bad, runtime_name: str, digits: Path, monkeypatch, fault: str) -> None:
     monkeypatch.setattr(pool, "CLOSE_LIMIT", 1.0)
@@ -365,7 +373,7 @@ def test_without_isolation_it_takes_the_application_along(
     assert application.returncode == (-signal.SIGKILL if end.status is None else end.status)
 
 
-@pytest.mark.parametrize("stage", ["create", "kernel_prepare", "run"])
+@pytest.mark.parametrize("stage", ["create", "kernel_prepare", "run", "destroy"])
 def test_without_isolation_the_trial_still_finds_it(
     bad, runtime_name: str, digits: Path, tmp_path: Path, stage: str
 ) -> None:
