@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -58,14 +59,11 @@ def _fresh(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFac
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Install a plugin of given source as a distribution of its own; returns a function."""
-    folder = tmp_path / "site"
-    folder.mkdir()
-    monkeypatch.syspath_prepend(str(folder))
+@pytest.fixture(scope="session")
+def install_into():
+    """Return a function that makes a plugin of given source a distribution in a folder."""
 
-    def make(name: str, source: str, distribution: str | None = None) -> None:
+    def make(folder: Path, name: str, source: str, distribution: str | None = None) -> None:
         module, dist = f"tflite_hal_{name}", distribution or f"tflite-hal-{name}"
         (folder / f"{module}.py").write_text(source)
         info = folder / f"{dist.replace('-', '_')}-1.0.dist-info"
@@ -74,3 +72,12 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         (info / "entry_points.txt").write_text(f"[tflite_hal]\n{name} = {module}\n")
 
     return make
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, install_into):
+    """Install a plugin of given source as a distribution of its own; returns a function."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    return partial(install_into, folder)

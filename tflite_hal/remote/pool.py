@@ -6,10 +6,11 @@ import os
 import threading
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from tflite_hal.delegate import Delegate, Device
-from tflite_hal.errors import DeviceBusyError, TfliteHalError
+from tflite_hal.errors import DeviceBusyError, TfliteHalError, WorkerError
 from tflite_hal.remote.delegate import reference
 from tflite_hal.worker import Worker, start_worker
 
@@ -57,7 +58,8 @@ def drop(shared: Shared, session: int, name: str) -> None:
 def close_dropped() -> None:
     """Close the sessions that were dropped without ``close()``."""
     while _dropped:
-        end(*_dropped.popleft())
+        with suppress(WorkerError):
+            end(*_dropped.popleft())
 
 
 def acquire(
@@ -90,12 +92,18 @@ def acquire(
 
 
 def end(shared: Shared, session: int, name: str) -> None:
-    """Close a session in its worker, and the worker after its last."""
+    """Close a session in its worker, and the worker after its last.
+
+    Raises:
+        WorkerError: it died or hung in that; the device is free all the same.
+    """
     try:
         if shared.worker.alive:
             shared.worker.request("close", limit=CLOSE_LIMIT, stage=f"closing {name}", session=session)
+    except WorkerError:
+        raise
     except TfliteHalError:
-        pass  # it is gone with its sessions or could not close one: the worker's end frees the device
+        pass  # it could not close: the worker's end frees the device
     finally:
         release(shared)
 

@@ -10,6 +10,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import numpy as np
@@ -107,6 +108,15 @@ class RemoteSession(Session):
 
     def close(self) -> None:
         """See :meth:`Session.close`; a worker that hangs in it is killed, one that died is no error."""
+        with suppress(WorkerError):
+            self.finish()
+
+    def finish(self) -> None:
+        """Close as :meth:`close` does, but say what became of a worker that died of it.
+
+        Raises:
+            WorkerCrashedError, WorkerHungError: it crashed or was killed at its limit.
+        """
         shared, self._shared = self._shared, None
         if shared is not None:
             self._finalizer.detach()

@@ -14,9 +14,9 @@ from tflite_hal.runner.events import Events
 from tflite_hal.runner.recheck import Recheck
 from tflite_hal.runner.request import Request
 from tflite_hal.runtime import Runtime
-from tflite_hal.selection import Attempt, Candidate, Outcome
+from tflite_hal.selection import Attempt, Candidate, Outcome, Selection
 from tflite_hal.session import MOST_CALLS, Call
-from tflite_hal.trial import open_candidate, outcome_of
+from tflite_hal.trial import Opened, choose, open_candidate, outcome_of
 
 __all__ = ["Active"]
 
@@ -38,7 +38,9 @@ class Active:
         self._events = events
         choice = choose_for(model, runtime, request)
         self.selection, self.opened = choice.selection, choice.opened
-        self._order: list[Candidate] = [choice.opened.candidate, *choice.alternatives]
+        self._order: list[Candidate] = [choice.opened.candidate, *choice.alternatives, *choice.untried]
+        self._untried = choice.untried
+        self._terms = choice.terms
         self._calls: dict[tuple[Any, ...], Call] = {}
         self._lost: TfliteHalError | None = None
         self._answered = 0
@@ -55,7 +57,7 @@ class Active:
     def _after_opening(self) -> None:
         if self.opened.warning:
             self._events.record("isolation", self.opened.warning)
-        if "run" in self._request.terms.limits and not self._in_worker():
+        if "run" in self._terms.limits and not self._in_worker():
             reason = f"timeout= can't be enforced on {self._name()}, which runs in this process"
             if self._request.explicit:
                 raise DelegateError(reason, remedy="isolate=True runs it in a child process")
@@ -66,7 +68,7 @@ class Active:
             )
 
     def _in_worker(self) -> bool:
-        return not self.opened.warning and self._request.terms.stays_in_worker(self.opened.candidate)
+        return not self.opened.warning and self._terms.stays_in_worker(self.opened.candidate)
 
     def _name(self) -> str:
         return f"{self.opened.candidate.delegate.name} on {self.opened.candidate.device.id}"
@@ -108,7 +110,7 @@ class Active:
         """Let the next candidate take over, or raise: where none may or can, and of a stateful model,
         whose earlier inputs the next has not seen."""
         failing = self.opened.candidate
-        if not (self._request.fallback and not self._request.explicit):
+        if not self._request.falls_back:
             if isinstance(error, WorkerError):
                 rest.failed(failing)
                 self._lost = error
@@ -135,23 +137,49 @@ class Active:
     def _switch(self, candidate: Candidate) -> bool:
         """Have another candidate answer from now on, if it can be opened."""
         try:
-            opened = open_candidate(candidate, self._model, self._request.terms)
+            if candidate in self._untried:
+                opened = self._tried(candidate)
+            else:
+                opened = open_candidate(candidate, self._model, self._terms)
         except TfliteHalError as error:
             rest.failed(candidate)
             self._mark(candidate, outcome_of(error), error.reason)
             self._events.record("fallback", f"{candidate.delegate.name} on {candidate.device.id}: {error}")
             return False
+        if opened is None:
+            return False
         self._let_go()
         self.opened, self._lost, self._answered = opened, None, 0
+        if self._recheck is not None:
+            self._recheck.forget()
         self._mark(candidate, Outcome.CHOSEN, "")
         self._after_opening()
         return True
+
+    def _tried(self, candidate: Candidate) -> Opened | None:
+        """Open one that nobody has needed yet, after the trial that the chosen one had; None where it
+        answers wrongly, which is told.
+
+        Raises:
+            TfliteHalError: it can't be opened or run.
+        """
+        selection = Selection(self.selection.model, self.selection.profile)
+        opened, _, failures = choose([candidate], self._model, selection, self._terms)
+        if failures:
+            raise failures[0][1]
+        self._untried.remove(candidate)
+        if opened is None:
+            self._order.remove(candidate)
+            attempt = selection.attempts[0]
+            self._mark(candidate, attempt.outcome, attempt.reason)
+            self._events.record("fallback", f"{attempt.delegate} on {attempt.device}: {attempt}")
+        return opened
 
     def _come_back(self) -> None:
         """Return to a better candidate that has rested, or to the only one."""
         if self._lost is None and self.opened.candidate is self._order[0]:
             return
-        for candidate in self._order:
+        for candidate in tuple(self._order):
             if candidate is self.opened.candidate and self._lost is None:
                 return
             if not rest.rests(candidate):
@@ -166,16 +194,16 @@ class Active:
     def _drop_wrong(self, reason: str) -> None:
         """Never use a candidate again that was seen to answer wrongly; the built-in kernels' answer is
         given instead where the caller allows it."""
-        wrong, name = self.opened.candidate, self._name()
+        wrong, message = self.opened.candidate, f"{self._name()} answers wrongly: {reason}"
         self._mark(wrong, Outcome.WRONG, reason)
-        if self._request.explicit or not self._request.fallback:
-            raise DelegateError(f"{name} answers wrongly: {reason}")
-        place = self._order.index(wrong)
-        later = self._order[place + 1 :]
+        later = self._order[self._order.index(wrong) + 1 :]
         self._order.remove(wrong)
-        message = f"{name} answers wrongly: {reason}"
+        if not self._request.falls_back:
+            self._lost = DelegateError(message)
+            raise self._lost
         if not any(self._switch(candidate) for candidate in later):
-            raise DelegateError(f"{message}; nothing else can be opened")
+            self._lost = DelegateError(f"{message}; nothing else can be opened")
+            raise self._lost
         self._events.record("fallback", f"{message}; {self._name()} answers from now on")
 
     def _mark(

@@ -35,7 +35,7 @@ from tflite_hal.selection import (
     candidates,
     is_own_cpu,
 )
-from tflite_hal.trial import Opened, choose
+from tflite_hal.trial import Opened, Terms, choose
 
 __all__ = ["Choice", "choose_for"]
 
@@ -56,6 +56,8 @@ class Choice(NamedTuple):
     opened: Opened
     alternatives: list[Candidate]  #: what else was right, best first
     notes: list[tuple[str, str]]  #: kind and text of what was left out or went wrong on the way
+    untried: list[Candidate]  #: what comes after by order and was not needed yet
+    terms: Terms  #: by what it was made
 
 
 _managers: dict[str, Manager] = {}  # this process's plugins, found once: that costs
@@ -112,14 +114,17 @@ def choose_for(model: Model, runtime: Runtime, request: Request) -> Choice:
         raise DelegateError("; ".join(left_out), remedy="leave it out")
     terms = request.terms._replace(context=identity)
     opened, alternatives, failures = choose(found, model, selection, terms)
+    untried = _not_needed(found, selection, request)
     selection.attempts += refused
     if opened is None:
         raise _nothing_answers(model, selection, failures, request)
-    selection.rank([opened.candidate, *alternatives])
+    selection.rank([opened.candidate, *alternatives, *untried])
     notes += [("setting", note) for note in left_out]
     if terms.verdicts.problem:
         notes.append(("memory", f"what trials found is not remembered: {terms.verdicts.problem}"))
-    return Choice(selection, opened, alternatives, notes + _told(selection, opened, request.wish))
+    return Choice(
+        selection, opened, alternatives, notes + _told(selection, opened, request.wish), untried, terms
+    )
 
 
 def _identity(host: HostInfo, manager: Manager) -> dict[str, Any]:
@@ -129,6 +134,16 @@ def _identity(host: HostInfo, manager: Manager) -> dict[str, Any]:
     machine = [host.arch, cpu.vendor, cpu.model, cpu.logical, cpu.online, cpu.usable, host.board.model]
     plugins = {n: f"{p.distribution} {p.version}" for p in manager.plugins for n in p.delegates}
     return {"host": machine, "plugins": plugins}
+
+
+def _not_needed(found: Sequence[Candidate], selection: Selection, request: Request) -> list[Candidate]:
+    """Return what may take over although nobody has tried it: by order, all after the chosen one."""
+    ends = [attempt.outcome for attempt in selection.attempts]
+    if request.terms.prefer != "order" or not request.falls_back or Outcome.CHOSEN not in ends:
+        return []
+    after = ends.index(Outcome.CHOSEN) + 1
+    rest = zip(found[after:], ends[after:], strict=True)
+    return [one for one, end in rest if end is Outcome.UNTRIED and not one.configuration.remedy]
 
 
 #: What is told of an attempt, also where nobody asked for it.

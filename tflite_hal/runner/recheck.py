@@ -61,6 +61,10 @@ class Recheck:
             self._before = [(signature, [a.copy() for a in arrays], [r.copy() for r in results])]
         return right, wrong
 
+    def forget(self) -> None:
+        """Begin anew for another candidate, which has nothing to do with the answer before."""
+        self._before.clear()
+
     def _compared(self, pairs: list[tuple[str | None, Arrays, Arrays]]) -> tuple[Arrays, str]:
         signature = pairs[-1][0]
         outputs = self._model.info.interface(signature, self._model.name).outputs

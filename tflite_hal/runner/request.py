@@ -28,6 +28,11 @@ class Request(NamedTuple):
     fallback: bool = True  #: whether another candidate answers where one fails while running
     recheck: int = 0  #: every so many answers are compared with the built-in kernels'; 0 none
 
+    @property
+    def falls_back(self) -> bool:
+        """Whether another candidate may answer."""
+        return self.fallback and not self.explicit
+
 
 def explicit_request(
     device: str | None, delegate: str | None, options: Mapping[str, Any] | None, threads: int | None

@@ -52,7 +52,7 @@ class Attempt(NamedTuple):
     configuration: str
     runtime: str
     outcome: Outcome
-    stage: str = ""  #: where it ended: probe, open, run
+    stage: str = ""  #: where it ended: probe, open, allocate, run, compare, close
     reason: str = ""
     remedy: str = ""
     seconds: float = 0.0  #: spent on it

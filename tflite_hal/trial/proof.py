@@ -24,7 +24,7 @@ from tflite_hal.errors import (
     WorkerHungError,
 )
 from tflite_hal.model import Model
-from tflite_hal.remote import open_remotely
+from tflite_hal.remote import RemoteSession, open_remotely
 from tflite_hal.selection import Attempt, Candidate, Outcome
 from tflite_hal.session import Session
 from tflite_hal.trial.inputs import Inputs
@@ -100,6 +100,8 @@ def prove(
         remote = _open_remotely(candidate, model, terms)
         _log.info("%s is open on %s after %.1f s", model.name, place, remote.load_ms / 1e3)
         answers = _answers(remote, model, inputs, least)
+        if not stays:
+            _finish(remote)
     except (WorkerCrashedError, WorkerHungError):
         raise
     except WorkerError as error:
@@ -110,8 +112,18 @@ def prove(
         return Proof(opened, _answers(opened, model, inputs, least))
     if stays:
         return Proof(remote, answers)
-    remote.session.close()  # before it is opened here: a device takes one process at a time
     return Proof(_open_here(candidate, model), answers)
+
+
+def _finish(remote: Opened) -> None:
+    """Close it before it is opened in this process: a device takes one process at a time, and what dies
+    when it is closed would take this one along."""
+    try:
+        if isinstance(remote.session, RemoteSession):
+            remote.session.finish()
+    except WorkerError as error:
+        error.stage = "close"
+        raise
 
 
 def open_candidate(candidate: Candidate, model: Model, terms: Terms) -> Opened:

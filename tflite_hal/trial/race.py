@@ -51,6 +51,8 @@ def race(opened: Sequence[Opened], inputs: Sequence[Any]) -> list[float | Tflite
                     ended[place] = error
         if round_number + 1 >= FIRST_ROUNDS and time.perf_counter() - started > ENOUGH:
             break
+    for failure in ended.values():
+        failure.stage = failure.stage or "run"
     for place, one in enumerate(opened):
         if place not in ended:
             _finish(one, max(times[place]))

@@ -36,8 +36,8 @@ def zygote(sock: socket.socket) -> None:
     gc.collect()
     gc.freeze()  # what is imported stays shared between the workers
     channel.send({"pid": os.getpid(), "threads": _count_threads()}, number=hello.number)
-    family = _Family()
-    while _answer(channel, family):
+    family, ends = _Family(), _ends_of_children()
+    while _answer(channel, family, ends):
         pass
     family.kill_all()
     os._exit(0)
@@ -83,11 +83,30 @@ class _Family:
             self.kill(pid)
 
 
-def _answer(channel: Channel, family: _Family) -> bool:
-    ready, _, _ = select.select([channel], [], [], _IDLE)
+def _ends_of_children() -> socket.socket:
+    """Return what can be read once a child has ended: one that nobody asks for must not stay a zombie."""
+    read, write = socket.socketpair()
+    for end in (read, write):
+        end.setblocking(False)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)  # it writes a byte
+    signal.set_wakeup_fd(write.detach(), warn_on_full_buffer=False)
+    return read
+
+
+def _default_signals() -> None:
+    """In a worker: its own children are a delegate's affair."""
+    os.close(signal.set_wakeup_fd(-1))
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def _answer(channel: Channel, family: _Family, ends: socket.socket) -> bool:
+    watched: list[Channel | socket.socket] = [channel, ends]
+    ready, _, _ = select.select(watched, [], [], _IDLE)
+    if ends in ready:
+        ends.recv(4096)
     family.reap()
-    if not ready:
-        return bool(family.alive)
+    if channel not in ready:
+        return bool(ready or family.alive)
     try:
         request = channel.receive()
         answer = _answered(channel, request, family)
@@ -127,6 +146,7 @@ def _become_worker(zygote: Channel, channel: int, words: int, parent: int) -> No
     """Serve one worker's channel until it ends; whatever happens, never return into the zygote."""
     try:
         zygote.close()
+        _default_signals()
         os.dup2(words, 1)
         os.dup2(words, 2)
         os.close(words)
