@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tflite_hal.errors import DelegateError, TfliteHalError, WorkerError
+from tflite_hal.errors import ClosedError, DelegateError, TfliteHalError, WorkerError
 from tflite_hal.model import Model
 from tflite_hal.runner import rest
 from tflite_hal.runner.choice import choose_for
@@ -41,6 +41,7 @@ class Active:
         self._order: list[Candidate] = [choice.opened.candidate, *choice.alternatives]
         self._calls: dict[tuple[Any, ...], Call] = {}
         self._lost: TfliteHalError | None = None
+        self._closed = False
         self._answered = 0
         self._recheck: Recheck | None = None
         try:
@@ -80,6 +81,7 @@ class Active:
         """
         self._come_back()
         while True:
+            self._check_open()
             try:
                 results = self._call(signature, arrays).run(arrays)
                 break
@@ -94,6 +96,11 @@ class Active:
         if wrong:
             self._drop_wrong(wrong)
         return right
+
+    def _check_open(self) -> None:
+        """Raise ClosedError: what hears of events may close the runner while it runs."""
+        if self._closed:
+            raise ClosedError(f"the runner of {self._model.name} was closed while it ran")
 
     def _call(self, signature: str | None, arrays: Arrays) -> Call:
         key = (signature, *[array.shape for array in arrays])
@@ -134,6 +141,7 @@ class Active:
 
     def _switch(self, candidate: Candidate) -> bool:
         """Have another candidate answer from now on, if it can be opened."""
+        self._check_open()
         try:
             opened = open_candidate(candidate, self._model, self._request.terms)
         except TfliteHalError as error:
@@ -143,13 +151,17 @@ class Active:
             return False
         self._let_go()
         self.opened, self._lost, self._answered = opened, None, 0
+        if self._recheck is not None:
+            self._recheck.forget()
         self._mark(candidate, Outcome.CHOSEN, "")
         self._after_opening()
         return True
 
-    def _come_back(self) -> None:
-        """Return to a better candidate that has rested, or to the only one."""
-        if self._lost is None and self.opened.candidate is self._order[0]:
+    def _come_back(self, *, afresh: bool = False) -> None:
+        """Return to a better candidate that has rested, or to the only one; in a sequence of a stateful
+        model only ``afresh``: the better one has not seen its beginning."""
+        stays = self._model.info.stateful and not afresh
+        if self._lost is None and (stays or self.opened.candidate is self._order[0]):
             return
         for candidate in self._order:
             if candidate is self.opened.candidate and self._lost is None:
@@ -175,7 +187,8 @@ class Active:
         self._order.remove(wrong)
         message = f"{name} answers wrongly: {reason}"
         if not any(self._switch(candidate) for candidate in later):
-            raise DelegateError(f"{message}; nothing else can be opened")
+            self._lost = DelegateError(f"{message}; nothing else can be opened")
+            raise self._lost
         self._events.record("fallback", f"{message}; {self._name()} answers from now on")
 
     def _mark(
@@ -192,7 +205,7 @@ class Active:
 
     def reset(self) -> None:
         """Forget what a stateful model remembers; one that was lost is opened again."""
-        self._come_back()
+        self._come_back(afresh=True)
         self.opened.session.reset()
 
     def _let_go(self) -> None:
@@ -204,6 +217,7 @@ class Active:
 
     def close(self) -> None:
         """Free everything."""
+        self._closed = True
         self._calls.clear()
         self.opened.session.close()
         if self._recheck is not None:

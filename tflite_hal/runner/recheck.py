@@ -76,6 +76,10 @@ class Recheck:
             self._session = BuiltinKernels().open(self._model, device, configuration, self._runtime)
         return self._session.prepare(signature, [array.shape for array in arrays]).run(arrays)
 
+    def forget(self) -> None:
+        """Compare no earlier answer any more: another engine gave it."""
+        self._before = []
+
     def close(self) -> None:
         """Free the built-in kernels' session."""
         if self._session is not None:
