@@ -1,6 +1,7 @@
 """What a second reader could break: each test failed once."""
 
 import importlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ EXAMPLE = Path(__file__).parent / "example_plugin" / "tflite_hal_acme.py"
 #: The example with a session that misbehaves as the file named by ``fault`` says, and as long as it exists.
 FAULTY = (
     EXAMPLE.read_text()
-    + '''
+    + """
 import os
 import sys
 
@@ -61,7 +62,7 @@ class Faulty(Session):
 
 
 AcmeDelegate.open = lambda self, *arguments: Faulty(_open(self, *arguments))
-'''
+"""
 )
 
 
@@ -139,3 +140,99 @@ def test_closing_from_an_event_is_told(digits, fault, preferred, image) -> None:
     fault.write_text("raise")
     with pytest.raises(TfliteHalError, match="closed"):
         runners[0].predict(image)
+
+
+WRONG = [
+    ("configurations", "[Configuration(threads='two')]"),
+    ("configurations", "[Configuration(precision=5)]"),
+    ("probe", "Probe((Device(['a'], 'npu'),))"),
+    ("probe", "Probe((Device('a', 'npu'), Device('a', 'npu')))"),
+    ("probe", "Probe((), (Problem(None, None),))"),
+    ("probe", "Probe((), (Problem('x', 'y', '', ['a']),))"),
+    ("limits", "{'open': float('inf')}"),
+    ("limits", "{'run': 1e12}"),
+    ("limits", "{'run': float('nan')}"),
+    ("limits", "{'open': -1}"),
+    ("supports", "True"),
+    ("open", "Covered(5)"),
+    ("open", "Covered([1, 2])"),
+]
+
+ANSWERS = """
+from tflite_hal import Problem
+
+
+def Covered(coverage):
+    session = Session()
+    session.coverage = coverage
+    return session
+
+
+AcmeDelegate.{} = lambda *arguments: {}
+"""
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("method", "answer"), WRONG)
+def test_nonsense_from_a_plugin_is_its_own_failure(install, digits, method: str, answer: str) -> None:
+    install("acme", EXAMPLE.read_text() + ANSWERS.format(method, answer))
+    for prefer in ("latency", "throughput"):
+        with Runner.auto(digits, exclude=["xnnpack"], prefer=prefer) as runner:
+            assert runner.delegate == "builtin"
+            told = [str(a) for a in runner.selection.attempts if a.delegate == "acme"]
+            assert "contract" in str(told) or "coverage" in str(told)
+    with pytest.raises(TfliteHalError, match=r"contract|coverage"):
+        Runner(digits, delegate="acme")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("what", ["none", "float"])
+@pytest.mark.parametrize("isolate", ["auto", False])
+def test_other_outputs_than_the_models_are_a_failure(
+    digits, fault, preferred, image, expected, what, isolate
+) -> None:
+    with Runner.auto(digits, **ACME, isolate=isolate) as runner:
+        fault.write_text(what)
+        assert np.array_equal(runner.predict(image), expected)
+        assert runner.delegate == "builtin"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("isolate", ["auto", False])
+def test_what_a_plugin_raises_in_this_process_is_told_too(
+    digits, fault, preferred, image, expected, isolate, install
+) -> None:
+    with Runner.auto(digits, **ACME, isolate=isolate) as runner:
+        fault.write_text("raise here" if isolate is False else "raise")
+        assert np.array_equal(runner.predict(image), expected)
+        assert runner.delegate == "builtin"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_error_of_a_vendors_own_class_is_no_lack_of_workers(install, digits) -> None:
+    source = EXAMPLE.read_text() + (
+        "\nimport os\n\nfrom tflite_hal import DelegateError\n\nclass AcmeError(DelegateError):\n    pass\n\n"
+        "def refuse(*arguments):\n    raise AcmeError(f'refused in {os.getpid()}')\n\n"
+        "AcmeDelegate.in_process = True\nAcmeDelegate.open = refuse\n"
+    )
+    install("acme", source)
+    with pytest.raises(TfliteHalError, match="refused in") as caught:
+        Runner(digits, delegate="acme")
+    assert f"refused in {os.getpid()}" not in str(caught.value)
+
+
+def test_a_vendor_may_name_arguments_as_it_likes(install, digits) -> None:
+    source = EXAMPLE.read_text() + (
+        "\nAcmeDelegate.probe = lambda self, machine: Probe((Device('npu:0', 'npu'),))"
+        "\nAcmeDelegate.supports = lambda self, network, unit: None"
+        "\nAcmeDelegate.configurations = lambda self, network, unit, board: [Configuration()]\n"
+    )
+    install("acme", source)
+    with Runner(digits, delegate="acme") as runner:
+        assert runner.delegate == "acme"
+
+
+def test_options_without_choices_to_look_at_are_refused(install, digits) -> None:
+    install("acme", EXAMPLE.read_text() + "\nAcmeDelegate.options = (Option('mode', 'str', choices=5),)\n")
+    with pytest.raises(TfliteHalError, match="options = "):
+        Runner(digits, delegate="acme", options={"mode": "fast"})
