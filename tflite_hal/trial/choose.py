@@ -74,7 +74,11 @@ def choose(found: Sequence[Candidate], model: Model, selection: Selection, terms
             trial.close([one.opened for one in right])
     for loser in ranked[1:]:
         loser.opened.session.close()
-    return Chosen(ranked[0].opened if ranked else None, [r.opened.candidate for r in ranked[1:]], failures)
+    alternatives = [one.opened.candidate for one in ranked[1:]]
+    if ranked and trial is not None:
+        used = [one.opened.candidate for one in ranked]
+        alternatives += [c for c in found if c not in used and trial.is_proven(c)]
+    return Chosen(ranked[0].opened if ranked else None, alternatives, failures)
 
 
 def _why_untried(candidate: Candidate, attempts: Sequence[Attempt], found: bool, terms: Terms) -> str:
@@ -110,7 +114,7 @@ class _Trial:
     def attempt(self, candidate: Candidate) -> tuple[Opened | None, Attempt]:
         """Try a candidate; returns its session where it may be used."""
         reference = self._answered_by_builtin()
-        if candidate[2:4] == self._builtin[2:4] and candidate.delegate.name == self._builtin.delegate.name:
+        if self._is_builtin(candidate):
             if isinstance(reference, TfliteHalError):
                 raise reference
             opened = reference.opened._replace(candidate=candidate)
@@ -127,6 +131,14 @@ class _Trial:
         return None, Attempt.of(
             candidate, outcome, stage="compare", reason=comparison.reason, remedy=remedy, **details
         )
+
+    def _is_builtin(self, candidate: Candidate) -> bool:
+        builtin = self._builtin
+        return candidate[2:4] == builtin[2:4] and candidate.delegate.name == builtin.delegate.name
+
+    def is_proven(self, candidate: Candidate) -> bool:
+        """Whether it has answered although it was not its turn: as what the others are compared with."""
+        return isinstance(self._reference, Proof) and self._is_builtin(candidate)
 
     def _graded(self, candidate: Candidate, comparison: Comparison | None) -> Outcome:
         """Return CHOSEN for what may be used. What ships with the runtime may be degraded: its kernels
