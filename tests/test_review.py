@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -236,3 +237,64 @@ def test_options_without_choices_to_look_at_are_refused(install, digits) -> None
     install("acme", EXAMPLE.read_text() + "\nAcmeDelegate.options = (Option('mode', 'str', choices=5),)\n")
     with pytest.raises(TfliteHalError, match="options = "):
         Runner(digits, delegate="acme", options={"mode": "fast"})
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_was_taken_by_order_falls_back_too(digits, fault, image, expected) -> None:
+    with Runner.auto(digits, **ACME, prefer="order") as runner:
+        assert runner.delegate == "acme"
+        fault.write_text("raise")
+        assert np.array_equal(runner.predict(image), expected)
+        assert runner.delegate == "builtin"
+        assert runner.selection.winner.delegate == "builtin"
+
+
+ODD = [
+    {"profile": 5},
+    {"profile": b"x"},
+    {"device": ["npu"]},
+    {"device": 5},
+    {"check": "strict"},
+    {"isolate": np.array([1, 2])},
+    {"on_event": 5},
+    {"threads": 100_000},
+]
+
+
+@pytest.mark.parametrize("arguments", ODD, ids=str)
+def test_odd_arguments_are_refused_by_name(digits, arguments) -> None:
+    for make in (Runner, Runner.auto):
+        with pytest.raises(TfliteHalError, match=next(iter(arguments))):
+            make(digits, **arguments)
+
+
+@pytest.mark.parametrize("arguments", [{"prefer": np.array([1, 2])}, {"fallback": np.array([1, 2])}], ids=str)
+def test_odd_arguments_of_auto_are_refused_by_name(digits, arguments) -> None:
+    with pytest.raises(TfliteHalError, match=next(iter(arguments))):
+        Runner.auto(digits, **arguments)
+
+
+@pytest.mark.parametrize("options", ["x", ["a"], [("a", 1)]])
+def test_odd_options_are_refused(digits, options) -> None:
+    with pytest.raises(TfliteHalError, match="options="):
+        Runner(digits, delegate="xnnpack", options=options)
+
+
+def test_odd_signatures_and_runs_are_refused(digits, image) -> None:
+    with Runner(digits) as runner:
+        for signature in ([], {}, 5):
+            with pytest.raises(TfliteHalError, match="signature="):
+                runner.predict(image, signature=signature)
+        for runs in ("x", 1.5, None, -1):
+            with pytest.raises(TfliteHalError, match="runs="):
+                runner.warmup(runs)
+
+
+def test_plugins_are_found_where_no_thread_can_be_started(install, digits, monkeypatch) -> None:
+    def refuse(self) -> None:
+        raise RuntimeError("can't start new thread")
+
+    install("acme", EXAMPLE.read_text())
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with Runner(digits, delegate="acme") as runner:
+        assert runner.delegate == "acme"
