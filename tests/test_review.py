@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -298,3 +299,9 @@ def test_plugins_are_found_where_no_thread_can_be_started(install, digits, monke
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with Runner(digits, delegate="acme") as runner:
         assert runner.delegate == "acme"
+
+
+def test_what_is_no_text_on_the_search_path_is_passed_over(digits, monkeypatch) -> None:
+    monkeypatch.setattr("sys.path", [*sys.path, Path("/opt"), b"/opt", None])
+    with Runner(digits, isolate=True) as runner:
+        assert runner.device.id == "cpu"
