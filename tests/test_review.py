@@ -69,8 +69,10 @@ AcmeDelegate.open = lambda self, *arguments: Faulty(_open(self, *arguments))
 
 
 @pytest.fixture
-def fault(tmp_path: Path, install) -> Path:
+def fault(tmp_path: Path, install, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Install the faulty plugin; returns the file that says what goes wrong."""
+    monkeypatch.setitem(sys.modules, "tflite_hal_acme", None)  # put back afterwards
+    del sys.modules["tflite_hal_acme"]
     path = tmp_path / "fault"
     install("acme", f"FAULT = {str(path)!r}\n" + FAULTY.replace("from __future__ import annotations\n", ""))
     return path
@@ -302,6 +304,6 @@ def test_plugins_are_found_where_no_thread_can_be_started(install, digits, monke
 
 
 def test_what_is_no_text_on_the_search_path_is_passed_over(digits, monkeypatch) -> None:
-    monkeypatch.setattr("sys.path", [*sys.path, Path("/opt"), b"/opt", None])
+    monkeypatch.setattr("sys.path", [*sys.path, Path("/opt")])
     with Runner(digits, isolate=True) as runner:
         assert runner.device.id == "cpu"
