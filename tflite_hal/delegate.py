@@ -232,13 +232,19 @@ def _all(values: Any, kind: type) -> bool:
     return all(isinstance(value, kind) for value in values)
 
 
+def _is_option(option: Option) -> bool:
+    return (
+        isinstance(option.name, str) and option.type in _SCALARS and isinstance(option.choices, (tuple, list))
+    )
+
+
 #: What the other attributes of a delegate must be.
 _MEMBERS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "description": lambda value: isinstance(value, str),
     "install_hint": lambda value: isinstance(value, str),
     "in_process": lambda value: isinstance(value, bool),
     "options": lambda value: (
-        isinstance(value, (tuple, list)) and _all(value, Option) and all(o.type in _SCALARS for o in value)
+        isinstance(value, (tuple, list)) and _all(value, Option) and all(map(_is_option, value))
     ),
     "environment": lambda value: (
         isinstance(value, Mapping) and _all(value, str) and _all(value.values(), str)

@@ -107,10 +107,14 @@ class Manager:
 
         wanted = [(i, point) for i, point in enumerate(points) if point.name not in disabled]
         threads = [threading.Thread(target=load, args=one, daemon=True) for one in wanted]
+        for thread, one in zip(threads, wanted, strict=True):
+            try:
+                thread.start()
+            except RuntimeError:  # no more threads here: one after the other, then
+                load(*one)
         for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
         for index, point in enumerate(points):
             result = results.get(index, DISABLED)
             if isinstance(result, str):

@@ -23,13 +23,11 @@ from tflite_hal.manager import Manager
 from tflite_hal.model import read_model
 from tflite_hal.profiles import explain, load_profiles, match_profile, unknown_delegates
 from tflite_hal.runner import Runner
+from tflite_hal.runner.request import MOST_THREADS
 from tflite_hal.runtime import RuntimeStatus, runtime_status, runtime_statuses
 from tflite_hal.worker import start_worker
 
-__all__ = ["MOST_THREADS", "main", "warn_of_threads"]
-
-#: As in device profiles: beyond it is a typing error, and would be that many threads all the same.
-MOST_THREADS = 1024
+__all__ = ["main", "warn_of_threads"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

@@ -11,11 +11,12 @@ import click
 
 from tflite_hal.accuracy import Check
 from tflite_hal.cli import attempts, show
-from tflite_hal.cli.commands import MOST_THREADS, warn_of_threads
+from tflite_hal.cli.commands import warn_of_threads
 from tflite_hal.cli.inputs import read_samples
 from tflite_hal.errors import NoDelegateError
 from tflite_hal.model import read_model
 from tflite_hal.runner import Runner, TfliteHalWarning, verified
+from tflite_hal.runner.request import MOST_THREADS
 from tflite_hal.selection import Attempt, Outcome, Selection
 
 __all__ = ["explain", "verify"]

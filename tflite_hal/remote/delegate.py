@@ -6,11 +6,12 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final, TypeVar
 
-from tflite_hal.delegate import Configuration, Delegate, Device, Option, Probe
+from tflite_hal.delegate import Configuration, Delegate, Device, Option, Probe, Problem
 from tflite_hal.errors import DelegateError
 from tflite_hal.host import HostInfo
 from tflite_hal.model import Model
 from tflite_hal.profiles import DeviceProfile
+from tflite_hal.remote.guard import GuardedSession
 from tflite_hal.runtime import Runtime
 from tflite_hal.session import Session
 from tflite_hal.worker import Worker
@@ -20,7 +21,22 @@ __all__ = ["RemoteDelegate", "reference", "remote_delegate", "sent"]
 #: Seconds a plugin may take to answer: it only looks at facts.
 ASK_LIMIT: Final = 10.0
 
+#: Most seconds that a delegate may ask for: a socket takes no more.
+MOST_SECONDS: Final = 1e6
+
 _Result = TypeVar("_Result")
+
+#: What the fields of an answer must be, as JSON has them.
+_FIELDS: Final[Mapping[type, Mapping[str, tuple[type, ...]]]] = {
+    Device: {"id": (str,), "kind": (str,), "name": (str,), "properties": (dict,)},
+    Problem: dict.fromkeys(Problem._fields, (str,)),
+    Configuration: {
+        "options": (dict,),
+        "threads": (int, type(None)),
+        "precision": (str,),
+        "remedy": (bool,),
+    },
+}
 
 
 class RemoteDelegate(Delegate):
@@ -46,11 +62,11 @@ class RemoteDelegate(Delegate):
 
     def probe(self, host: HostInfo) -> Probe:
         """See :meth:`Delegate.probe`."""
-        return self._checked(lambda: Probe.from_dict(self._ask("probe", host=host.to_dict())), "probe")
+        return self._checked(lambda: _probe(self._ask("probe", host=host.to_dict())), "probe")
 
     def inspect(self, host: HostInfo) -> Probe:
         """See :meth:`Delegate.inspect`."""
-        return self._checked(lambda: Probe.from_dict(self._ask("inspect", host=host.to_dict())), "inspect")
+        return self._checked(lambda: _probe(self._ask("inspect", host=host.to_dict())), "inspect")
 
     def supports(self, model: Model, device: Device) -> str | None:
         """See :meth:`Delegate.supports`; the worker reads the model itself."""
@@ -60,7 +76,7 @@ class RemoteDelegate(Delegate):
             model=model.path,
             device=device.to_dict(),
         )
-        return None if answer is None else str(answer)
+        return self._checked(lambda: None if answer is None else _text(answer), "supports")
 
     def configurations(
         self, model: Model, device: Device, profile: DeviceProfile | None
@@ -74,20 +90,15 @@ class RemoteDelegate(Delegate):
             device=device.to_dict(),
             profile=path,
         )
-        return self._checked(lambda: [Configuration(**one) for one in answer], "configurations")
+        return self._checked(lambda: [_configuration(one) for one in answer], "configurations")
 
     def limits(self, device: Device) -> Mapping[str, float]:
         """See :meth:`Delegate.limits`."""
-        return self._checked(
-            lambda: {
-                str(stage): float(s) for stage, s in self._ask("limits", device=device.to_dict()).items()
-            },
-            "limits",
-        )
+        return self._checked(lambda: _limits(self._ask("limits", device=device.to_dict())), "limits")
 
     def fingerprint(self, device: Device) -> str:
         """See :meth:`Delegate.fingerprint`."""
-        return str(self._ask("fingerprint", device=device.to_dict()))
+        return self._checked(lambda: _text(self._ask("fingerprint", device=device.to_dict())), "fingerprint")
 
     def open(self, model: Model, device: Device, configuration: Configuration, runtime: Runtime) -> Session:
         """Open a model in this process: imports the plugin here, which it must have allowed."""
@@ -98,7 +109,7 @@ class RemoteDelegate(Delegate):
             raise DelegateError(
                 f"delegate {self.name}: {self.reference} can't be imported: {error}"
             ) from error
-        return found().open(model, device, configuration, runtime)
+        return GuardedSession(self.name, model, found().open(model, device, configuration, runtime))
 
     def _checked(self, read: Callable[[], _Result], method: str) -> _Result:
         try:
@@ -107,6 +118,46 @@ class RemoteDelegate(Delegate):
             raise DelegateError(
                 f"delegate {self.name}: {method}() answered what is not in the contract: {error}"
             ) from error
+
+
+def _probe(given: Mapping[str, Any]) -> Probe:
+    found = Probe.from_dict(given)
+    for device in found.devices:
+        _check_fields(device)
+    for problem in found.problems:
+        _check_fields(problem)
+    ids = [device.id for device in found.devices]
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"the devices' ids {ids} are not unique")
+    return found
+
+
+def _configuration(given: Mapping[str, Any]) -> Configuration:
+    made = Configuration(**given)
+    _check_fields(made)
+    if made.threads is not None and made.threads < 1:
+        raise ValueError(f"threads={made.threads}")
+    return made
+
+
+def _check_fields(part: Device | Problem | Configuration) -> None:
+    for name, kinds in _FIELDS[type(part)].items():
+        if type(getattr(part, name)) not in kinds:
+            raise TypeError(f"{type(part).__name__} with {name}={getattr(part, name)!r}")
+
+
+def _limits(given: Mapping[str, Any]) -> dict[str, float]:
+    limits = {str(stage): float(seconds) for stage, seconds in given.items()}
+    for stage, seconds in limits.items():
+        if not 0 < seconds <= MOST_SECONDS:
+            raise ValueError(f"{seconds} seconds for {stage}")
+    return limits
+
+
+def _text(answer: Any) -> str:
+    if not isinstance(answer, str):
+        raise TypeError(f"{answer!r}, which is no text")
+    return answer
 
 
 def remote_delegate(description: Mapping[str, Any], worker: Callable[[], Worker]) -> RemoteDelegate:

@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -17,9 +17,10 @@ import numpy as np
 
 from tflite_hal.delegate import Configuration, Delegate, Device
 from tflite_hal.errors import DelegateError, TfliteHalError, WorkerError
-from tflite_hal.model import Model
+from tflite_hal.model import Model, TensorSpec
 from tflite_hal.remote.delegate import reference, sent
-from tflite_hal.remote.pool import Shared, acquire, drop, end, release
+from tflite_hal.remote.guard import check_outputs
+from tflite_hal.remote.pool import Shared, acquire, drop, end
 from tflite_hal.runtime import Runtime
 from tflite_hal.session import Arrays, Call, Coverage, Session, Shapes
 from tflite_hal.worker import Reply, SharedArrays, Worker
@@ -70,7 +71,8 @@ class RemoteSession(Session):
 
     def prepare(self, signature: str | None = None, shapes: Shapes | None = None) -> Call:
         """See :meth:`Session.prepare`."""
-        specs = self._model.info.interface(signature, self._model.name).inputs
+        interface = self._model.info.interface(signature, self._model.name)
+        specs = interface.inputs
         shapes = [spec.static_shape for spec in specs] if shapes is None else shapes
         if any(spec.dtype.hasobject for spec in specs):
             raise DelegateError(f"{self._model.name}: string inputs can't enter a worker")
@@ -93,7 +95,7 @@ class RemoteSession(Session):
             )
         finally:
             inputs.close_descriptor()
-        return _RemoteCall(self, number, inputs)
+        return _RemoteCall(self, number, inputs, interface.outputs)
 
     def _running(self) -> Worker:
         if self._shared is None:
@@ -126,8 +128,11 @@ class RemoteSession(Session):
 class _RemoteCall(Call):
     """A prepared call: inputs in memory of ours, outputs in memory of the worker's."""
 
-    def __init__(self, session: RemoteSession, number: int, inputs: SharedArrays) -> None:
+    def __init__(
+        self, session: RemoteSession, number: int, inputs: SharedArrays, outputs: Sequence[TensorSpec]
+    ) -> None:
         self._session = session
+        self._specs = outputs
         self._number = number
         self._inputs = inputs
         self._outputs: SharedArrays | None = None
@@ -155,7 +160,9 @@ class _RemoteCall(Call):
     def _attached(self, reply: Reply) -> SharedArrays:
         try:
             (descriptor,) = reply.descriptors
-            return SharedArrays([(str(dtype), shape) for dtype, shape in reply.body["layout"]], descriptor)
+            layout = [(str(dtype), shape) for dtype, shape in reply.body["layout"]]
+            check_outputs([np.dtype(dtype) for dtype, _ in layout], self._specs, self._session._model.name)
+            return SharedArrays(layout, descriptor)
         except (KeyError, TypeError, ValueError, OSError) as error:
             raise WorkerError(f"while {self._stage}: the outputs can't be read: {error}") from error
         finally:
@@ -215,12 +222,19 @@ def open_remotely(
             configuration=configuration.to_dict(),
             runtime=name,
         )
-        given = reply.body.get("coverage")
-        coverage = None if given is None else Coverage(*given)
+        coverage = _coverage(delegate, reply.body.get("coverage"))
         return RemoteSession(shared, number, model, coverage, allowed["run"], "run" in (limits or {}))
     except TfliteHalError:
-        release(shared)
+        end(shared, number, model.name)  # it may have opened what makes no sense
         raise
-    except BaseException:  # Ctrl-C, or an answer that makes no sense: the worker may have the session
+    except BaseException:  # Ctrl-C: the worker may have the session
         drop(shared, number, model.name)
         raise
+
+
+def _coverage(delegate: Delegate, given: Any) -> Coverage | None:
+    if given is None:
+        return None
+    if not (isinstance(given, list) and len(given) == 3 and all(type(part) is int for part in given)):
+        raise DelegateError(f"delegate {delegate.name}: {given!r} is no coverage")
+    return Coverage(*given)

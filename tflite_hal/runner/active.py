@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tflite_hal.errors import DelegateError, TfliteHalError, WorkerError
+from tflite_hal.errors import ClosedError, DelegateError, TfliteHalError, WorkerError
 from tflite_hal.model import Model
 from tflite_hal.runner import rest
 from tflite_hal.runner.choice import choose_for
@@ -43,6 +43,7 @@ class Active:
         self._terms = choice.terms
         self._calls: dict[tuple[Any, ...], Call] = {}
         self._lost: TfliteHalError | None = None
+        self._closed = False
         self._answered = 0
         self._recheck: Recheck | None = None
         try:
@@ -82,6 +83,7 @@ class Active:
         """
         self._come_back()
         while True:
+            self._check_open()
             try:
                 results = self._call(signature, arrays).run(arrays)
                 break
@@ -96,6 +98,11 @@ class Active:
         if wrong:
             self._drop_wrong(wrong)
         return right
+
+    def _check_open(self) -> None:
+        """Raise ClosedError: what hears of events may close the runner while it runs."""
+        if self._closed:
+            raise ClosedError(f"the runner of {self._model.name} was closed while it ran")
 
     def _call(self, signature: str | None, arrays: Arrays) -> Call:
         key = (signature, *[array.shape for array in arrays])
@@ -120,6 +127,9 @@ class Active:
         place = self._order.index(failing)
         message = f"{self._name()} failed while running: {error}"
         for candidate in self._order[place + 1 :]:
+            same = candidate.device == failing.device and candidate.delegate is failing.delegate
+            if same and isinstance(error, WorkerError):
+                continue  # it crashed or hung: another configuration of it may cost another time limit
             if self._switch(candidate):
                 self._events.record(
                     "fallback", f"{message}; {self._name()} answers, for {pause:g} s at least"
@@ -136,6 +146,7 @@ class Active:
 
     def _switch(self, candidate: Candidate) -> bool:
         """Have another candidate answer from now on, if it can be opened."""
+        self._check_open()
         try:
             if candidate in self._untried:
                 opened = self._tried(candidate)
@@ -175,9 +186,11 @@ class Active:
             self._events.record("fallback", f"{attempt.delegate} on {attempt.device}: {attempt}")
         return opened
 
-    def _come_back(self) -> None:
-        """Return to a better candidate that has rested, or to the only one."""
-        if self._lost is None and self.opened.candidate is self._order[0]:
+    def _come_back(self, *, afresh: bool = False) -> None:
+        """Return to a better candidate that has rested, or to the only one; in a sequence of a stateful
+        model only ``afresh``: the better one has not seen its beginning."""
+        stays = self._model.info.stateful and not afresh
+        if self._lost is None and (stays or self.opened.candidate is self._order[0]):
             return
         for candidate in tuple(self._order):
             if candidate is self.opened.candidate and self._lost is None:
@@ -220,7 +233,7 @@ class Active:
 
     def reset(self) -> None:
         """Forget what a stateful model remembers; one that was lost is opened again."""
-        self._come_back()
+        self._come_back(afresh=True)
         self.opened.session.reset()
 
     def _let_go(self) -> None:
@@ -232,6 +245,7 @@ class Active:
 
     def close(self) -> None:
         """Free everything."""
+        self._closed = True
         self._calls.clear()
         self.opened.session.close()
         if self._recheck is not None:

@@ -192,10 +192,9 @@ def _check_names(wish: Wish, delegates: Sequence[Delegate], manager: Manager) ->
 
 
 def _find_profile(
-    named: str | os.PathLike[str] | None, host: HostInfo, manager: Manager
+    wanted: str | None, host: HostInfo, manager: Manager
 ) -> tuple[DeviceProfile | None, tuple[ProfileError, ...]]:
     """Return the profile, and the errors of those that could not be read."""
-    wanted = None if named is None else os.fspath(named)
     if wanted is not None and (os.sep in wanted or wanted.endswith((".yaml", ".yml"))):
         return load_profile(wanted), ()
     profiles, errors = load_profiles(manager.profile_folders)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from tflite_hal.accuracy import Check, validated
-from tflite_hal.errors import DelegateError, InputError
+from tflite_hal.errors import DelegateError, InputError, ProfileError
 from tflite_hal.model import Model
 from tflite_hal.selection import Wish
 from tflite_hal.tensors import arrange, convert
 from tflite_hal.trial import Terms
 from tflite_hal.verdicts import Verdicts
 
-__all__ = ["Request", "automatic_request", "checked_count", "explicit_request", "terms_of"]
+__all__ = ["MOST_THREADS", "Request", "automatic_request", "checked_count", "explicit_request", "terms_of"]
+
+
+#: More CPU threads than that are a mistake; of a hundred thousand the runtimes die.
+MOST_THREADS: Final = 1024
 
 
 class Request(NamedTuple):
@@ -22,7 +26,7 @@ class Request(NamedTuple):
 
     wish: Wish
     explicit: bool
-    profile: str | os.PathLike[str] | None = None
+    profile: str | None = None  #: name or path
     runtime: str | None = None
     terms: Terms = Terms()
     fallback: bool = True  #: whether another candidate answers where one fails while running
@@ -43,10 +47,12 @@ def explicit_request(
         DelegateError: options without a delegate.
         InputError: a value is none of those allowed.
     """
+    if options is not None and not isinstance(options, Mapping):
+        raise DelegateError(f"options={options!r} is not a mapping of names to values")
     if options and delegate is None:
         raise DelegateError("options= belong to a delegate", remedy="give delegate= as well")
     names = None if delegate is None else (_checked_name(delegate, "delegate"),)
-    place = "cpu" if device is None and delegate is None else device
+    place = "cpu" if device is None and delegate is None else _checked_device(device)
     return Request(Wish(names, place, (), False, _checked_threads(threads), options), explicit=True)
 
 
@@ -62,10 +68,10 @@ def automatic_request(
     Raises:
         DelegateError, InputError: a value is none of those allowed.
     """
-    if fallback not in ("auto", "never"):
+    if not isinstance(fallback, str) or fallback not in ("auto", "never"):
         raise InputError(f"fallback={fallback!r} is not 'auto' or 'never'")
     names, left_out = _checked_names(delegates, "delegates"), _checked_names(exclude, "exclude") or ()
-    wish = Wish(names, device, left_out, True, _checked_threads(threads))
+    wish = Wish(names, _checked_device(device), left_out, True, _checked_threads(threads))
     return Request(wish, explicit=False, fallback=fallback == "auto")
 
 
@@ -75,14 +81,20 @@ def _checked_name(given: str, name: str) -> str:
     return given
 
 
+def _checked_device(given: str | None) -> str | None:
+    return None if given is None else _checked_name(given, "device")
+
+
 def _checked_threads(threads: int | None) -> int | None:
     """Return a number of threads that is one, or None.
 
     Raises:
-        InputError: it is no positive integer.
+        InputError: it is no positive integer, or beyond :data:`MOST_THREADS`.
     """
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        raise InputError(f"threads={threads!r} is not a positive integer")
+    if threads is None:
+        return None
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
+        raise InputError(f"threads={threads!r} is not an integer from 1 to {MOST_THREADS}")
     return threads
 
 
@@ -95,6 +107,32 @@ def checked_count(number: int) -> int:
     if isinstance(number, bool) or not isinstance(number, int) or number < 0:
         raise InputError(f"recheck={number!r} is not a number of answers")
     return number
+
+
+def checked_profile(given: str | os.PathLike[str] | None) -> str | None:
+    """Return the name or path of a device profile.
+
+    Raises:
+        ProfileError: it is neither.
+    """
+    try:
+        named = None if given is None else os.fspath(given)
+    except TypeError as error:
+        raise ProfileError(f"profile={given!r} is not a name or a path") from error
+    if isinstance(named, bytes):
+        raise ProfileError(f"profile={given!r} is not a name or a path")
+    return named
+
+
+def checked_listener(given: Any) -> Any:
+    """Return what is to be called with events.
+
+    Raises:
+        InputError: it can't be called.
+    """
+    if given is not None and not callable(given):
+        raise InputError(f"on_event={given!r} can't be called")
+    return given
 
 
 def _checked_names(given: Collection[str] | None, name: str) -> tuple[str, ...] | None:
@@ -131,9 +169,9 @@ def terms_of(
     Raises:
         InputError: a value is none of those allowed; a sample does not fit the model.
     """
-    if prefer not in ("latency", "throughput", "order"):
+    if not isinstance(prefer, str) or prefer not in ("latency", "throughput", "order"):
         raise InputError(f"prefer={prefer!r} is not 'latency', 'throughput' or 'order'")
-    if isolate not in ("auto", True, False):
+    if not (isinstance(isolate, bool) or (isinstance(isolate, str) and isolate == "auto")):
         raise InputError(f"isolate={isolate!r} is not 'auto', True or False")
     limits = {}
     for stage, name, value in (("open", "open_timeout", open_timeout), ("run", "timeout", timeout)):
@@ -141,6 +179,8 @@ def terms_of(
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e6:
                 raise InputError(f"{name}={value!r} is not a number of seconds")
             limits[stage] = float(value)
+    if check is not None and not isinstance(check, Check):
+        raise InputError(f"check={check!r} is not a tflite_hal.Check")
     check = validated(Check() if check is None else check)
     samples = [_converted(model, sample) for sample in check.samples or ()]
     return Terms(check, samples, prefer, isolate, limits, verdicts)

@@ -9,6 +9,7 @@ from typing import Any
 from tflite_hal.accuracy import Check
 from tflite_hal.benchmark import BenchmarkResult, time_calls
 from tflite_hal.delegate import Device
+from tflite_hal.errors import InputError
 from tflite_hal.model import Interface, TensorSpec, read_model
 from tflite_hal.runner.events import Event, Events
 from tflite_hal.runner.life import Life
@@ -17,6 +18,8 @@ from tflite_hal.runner.request import (
     Request,
     automatic_request,
     checked_count,
+    checked_listener,
+    checked_profile,
     explicit_request,
     terms_of,
 )
@@ -83,8 +86,10 @@ class Runner:
         request = explicit_request(device, delegate, options, threads)
         self._start(
             model,
-            request._replace(profile=profile, runtime=runtime, recheck=checked_count(recheck)),
-            on_event,
+            request._replace(
+                profile=checked_profile(profile), runtime=runtime, recheck=checked_count(recheck)
+            ),
+            checked_listener(on_event),
             check=check,
             prefer="order",
             isolate=isolate,
@@ -135,8 +140,10 @@ class Runner:
         runner = cls.__new__(cls)
         runner._start(
             model,
-            request._replace(profile=profile, runtime=runtime, recheck=checked_count(recheck)),
-            on_event,
+            request._replace(
+                profile=checked_profile(profile), runtime=runtime, recheck=checked_count(recheck)
+            ),
+            checked_listener(on_event),
             check=check,
             prefer=prefer,
             isolate=isolate,
@@ -234,6 +241,8 @@ class Runner:
 
     def _interface(self, signature: str | None) -> Interface:
         self._life.check_open()
+        if signature is not None and not isinstance(signature, str):
+            raise InputError(f"signature={signature!r} is not the key of one")
         interface = self._interfaces.get(signature)
         if interface is None:
             interface = self._model.info.interface(signature, self._model.name)
@@ -249,6 +258,8 @@ class Runner:
 
     def warmup(self, runs: int = 3) -> None:
         """Run the model on seeded inputs and forget the answers; a stateful model is reset after."""
+        if not isinstance(runs, int) or runs < 0:
+            raise InputError(f"runs={runs!r} is not a number of runs")
         inputs = seeded_inputs(self.inputs)
         for _ in range(runs):
             self.predict(inputs)

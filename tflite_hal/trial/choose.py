@@ -237,7 +237,7 @@ class _Trial:
     def attempt(self, candidate: Candidate) -> tuple[Opened | None, Attempt]:
         """Try a candidate; returns its session where it may be used."""
         reference = self._answered_by_builtin()
-        if candidate[2:4] == self._builtin[2:4] and candidate.delegate.name == self._builtin.delegate.name:
+        if self._is_builtin(candidate):
             if isinstance(reference, TfliteHalError):
                 raise reference
             opened = reference.opened._replace(candidate=candidate)
@@ -254,6 +254,10 @@ class _Trial:
         return None, Attempt.of(
             candidate, outcome, stage="compare", reason=comparison.reason, remedy=remedy, **details
         )
+
+    def _is_builtin(self, candidate: Candidate) -> bool:
+        builtin = self._builtin
+        return candidate[2:4] == builtin[2:4] and candidate.delegate.name == builtin.delegate.name
 
     def _graded(self, candidate: Candidate, comparison: Comparison | None) -> Outcome:
         """Return CHOSEN for what may be used. What ships with the runtime may be degraded: its kernels

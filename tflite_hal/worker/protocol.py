@@ -287,7 +287,7 @@ def described_error(error: BaseException, place: str) -> dict[str, str]:
     its traceback, told for exceptions that are not ours."""
     if isinstance(error, TfliteHalError):
         return {
-            "type": type(error).__name__,
+            "type": next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__),
             "reason": error.reason,
             "remedy": error.remedy,
             "stage": error.stage,

@@ -175,7 +175,8 @@ def search_path() -> list[str]:
     """Return what the child may import from: our path, but neither '' nor the folder this process was
     started in, where a stray ``numpy.py`` would be imported; this package's own folder comes last.
     """
-    path = [entry for entry in sys.path if Path(entry).is_absolute() and not _is_accidental(entry)]
+    texts = [entry for entry in sys.path if isinstance(entry, str)]  # the import system passes over others
+    path = [entry for entry in texts if Path(entry).is_absolute() and not _is_accidental(entry)]
     own = str(Path(__file__).resolve().parents[2])
     return path if own in path else [*path, own]
 

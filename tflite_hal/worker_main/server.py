@@ -90,17 +90,17 @@ class Server:
         self, delegate: str, method: str, arguments: dict[str, Any], blob: bytes = b""
     ) -> dict[str, Any]:
         """Call one of a delegate's methods that only look."""
-        given: dict[str, Any] = {}
+        given: list[Any] = []  # in the order of every method; vendors may call them as they like
         if "host" in arguments:
-            given["host"] = HostInfo.from_dict(arguments["host"])
-        if "device" in arguments:
-            given["device"] = Device(**arguments["device"])
+            given.append(HostInfo.from_dict(arguments["host"]))
         if "model" in arguments:
-            given["model"] = read_model(blob or arguments["model"])
+            given.append(read_model(blob or arguments["model"]))
+        if "device" in arguments:
+            given.append(Device(**arguments["device"]))
         if "profile" in arguments:
             path = arguments["profile"]
-            given["profile"] = None if path is None else load_profile(path, trusted=True)
-        result = getattr(self._delegate(delegate), method)(**given)
+            given.append(None if path is None else load_profile(path, trusted=True))
+        result = getattr(self._delegate(delegate), method)(*given)
         if method == "configurations":
             result = [configuration.to_dict() for configuration in result]
         elif method in ("probe", "inspect"):

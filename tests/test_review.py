@@ -1,0 +1,309 @@
+"""What a second reader could break: each test failed once."""
+
+import importlib
+import os
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tflite_hal import Runner, TfliteHalError
+
+EXAMPLE = Path(__file__).parent / "example_plugin" / "tflite_hal_acme.py"
+#: The example with a session that misbehaves as the file named by ``fault`` says, and as long as it exists.
+FAULTY = (
+    EXAMPLE.read_text()
+    + """
+import os
+import sys
+
+import numpy as np
+
+_open = AcmeDelegate.open
+AcmeDelegate.supports = lambda self, model, device: None
+
+
+class Faulty(Session):
+    def __init__(self, inner):
+        self.inner = inner
+
+    def prepare(self, *arguments):
+        call = self.inner.prepare(*arguments)
+        run = call.run
+
+        def misbehave(arrays):
+            results = run(arrays)
+            what = ""
+            if os.path.exists(FAULT):
+                with open(FAULT) as file:
+                    what = file.read()
+            if what == "raise":
+                raise ValueError("late")
+            if what == "raise here" and "tflite_hal.worker_main.server" not in sys.modules:
+                raise TypeError("late and here")
+            if what == "flip":
+                return [np.flip(array).copy() for array in results]
+            if what == "none":
+                return []
+            if what == "float":
+                return [array.astype(np.float32) for array in results]
+            return results
+
+        class Wrapped:
+            run = staticmethod(misbehave)
+
+        return Wrapped()
+
+    def reset(self):
+        self.inner.reset()
+
+    def close(self):
+        self.inner.close()
+
+
+AcmeDelegate.open = lambda self, *arguments: Faulty(_open(self, *arguments))
+"""
+)
+
+
+@pytest.fixture
+def fault(tmp_path: Path, install, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Install the faulty plugin; returns the file that says what goes wrong."""
+    monkeypatch.setitem(sys.modules, "tflite_hal_acme", None)  # put back afterwards
+    del sys.modules["tflite_hal_acme"]
+    path = tmp_path / "fault"
+    install("acme", f"FAULT = {str(path)!r}\n" + FAULTY.replace("from __future__ import annotations\n", ""))
+    return path
+
+
+@pytest.fixture
+def preferred(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first candidate wins, however slow it is."""
+    monkeypatch.setattr(importlib.import_module("tflite_hal.trial.choose"), "NOISE", 1e9)
+
+
+@pytest.fixture
+def image(digits: Path) -> np.ndarray:
+    return np.random.default_rng(0).integers(-128, 128, (1, 8, 8, 1)).astype(np.int8)
+
+
+@pytest.fixture
+def expected(digits: Path, image: np.ndarray) -> np.ndarray:
+    with Runner(digits, delegate="builtin") as runner:
+        return runner.predict(image)
+
+
+ACME = {"delegates": ["acme"], "exclude": ["xnnpack"]}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_one_is_not_blamed_for_anothers_answer(digits, fault, preferred, image, expected) -> None:
+    with Runner.auto(digits, **ACME, recheck=1) as runner:
+        assert runner.delegate == "acme"
+        fault.write_text("flip")
+        for _ in range(3):
+            assert np.array_equal(runner.predict(image), expected)
+            assert runner.delegate == "builtin"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_runner_that_nothing_answers_for_keeps_saying_so(digits, fault, preferred, image) -> None:
+    with Runner.auto(digits, delegates=["acme"], exclude=["cpu"], recheck=1) as runner:
+        fault.write_text("flip")
+        for _ in range(3):
+            with pytest.raises(TfliteHalError, match="answers wrongly"):
+                runner.predict(image)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_sequence_stays_where_it_was_begun(models, fault, preferred, monkeypatch) -> None:
+    monkeypatch.setattr("tflite_hal.runner.rest.FIRST", 0.0)
+    with Runner.auto(models / "keras_lstm_mnist_ptq.tflite", **ACME) as runner:
+        given = [np.zeros(spec.static_shape, spec.dtype) for spec in runner.inputs]
+        fault.write_text("raise")
+        with pytest.raises(TfliteHalError, match="fresh state"):
+            runner.predict(given)
+        fault.unlink()
+        runner.predict(given)
+        assert runner.delegate == "builtin"
+        runner.reset()
+        assert runner.delegate == "acme"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_closing_from_an_event_is_told(digits, fault, preferred, image) -> None:
+    runners = []
+
+    def close(event) -> None:
+        if runners:
+            runners[0].close()
+
+    runners.append(Runner.auto(digits, **ACME, on_event=close))
+    fault.write_text("raise")
+    with pytest.raises(TfliteHalError, match="closed"):
+        runners[0].predict(image)
+
+
+WRONG = [
+    ("configurations", "[Configuration(threads='two')]"),
+    ("configurations", "[Configuration(precision=5)]"),
+    ("probe", "Probe((Device(['a'], 'npu'),))"),
+    ("probe", "Probe((Device('a', 'npu'), Device('a', 'npu')))"),
+    ("probe", "Probe((), (Problem(None, None),))"),
+    ("probe", "Probe((), (Problem('x', 'y', '', ['a']),))"),
+    ("limits", "{'open': float('inf')}"),
+    ("limits", "{'run': 1e12}"),
+    ("limits", "{'run': float('nan')}"),
+    ("limits", "{'open': -1}"),
+    ("supports", "True"),
+    ("open", "Covered(5)"),
+    ("open", "Covered([1, 2])"),
+]
+
+ANSWERS = """
+from tflite_hal import Problem
+
+
+def Covered(coverage):
+    session = Session()
+    session.coverage = coverage
+    return session
+
+
+AcmeDelegate.{} = lambda *arguments: {}
+"""
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("method", "answer"), WRONG)
+def test_nonsense_from_a_plugin_is_its_own_failure(install, digits, method: str, answer: str) -> None:
+    install("acme", EXAMPLE.read_text() + ANSWERS.format(method, answer))
+    for prefer in ("latency", "throughput"):
+        with Runner.auto(digits, exclude=["xnnpack"], prefer=prefer) as runner:
+            assert runner.delegate == "builtin"
+            told = [str(a) for a in runner.selection.attempts if a.delegate == "acme"]
+            assert "contract" in str(told) or "coverage" in str(told)
+    with pytest.raises(TfliteHalError, match=r"contract|coverage"):
+        Runner(digits, delegate="acme")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("what", ["none", "float"])
+@pytest.mark.parametrize("isolate", ["auto", False])
+def test_other_outputs_than_the_models_are_a_failure(
+    digits, fault, preferred, image, expected, what, isolate
+) -> None:
+    with Runner.auto(digits, **ACME, isolate=isolate) as runner:
+        fault.write_text(what)
+        assert np.array_equal(runner.predict(image), expected)
+        assert runner.delegate == "builtin"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("isolate", ["auto", False])
+def test_what_a_plugin_raises_in_this_process_is_told_too(
+    digits, fault, preferred, image, expected, isolate, install
+) -> None:
+    with Runner.auto(digits, **ACME, isolate=isolate) as runner:
+        fault.write_text("raise here" if isolate is False else "raise")
+        assert np.array_equal(runner.predict(image), expected)
+        assert runner.delegate == "builtin"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_error_of_a_vendors_own_class_is_no_lack_of_workers(install, digits) -> None:
+    source = EXAMPLE.read_text() + (
+        "\nimport os\n\nfrom tflite_hal import DelegateError\n\nclass AcmeError(DelegateError):\n    pass\n\n"
+        "def refuse(*arguments):\n    raise AcmeError(f'refused in {os.getpid()}')\n\n"
+        "AcmeDelegate.in_process = True\nAcmeDelegate.open = refuse\n"
+    )
+    install("acme", source)
+    with pytest.raises(TfliteHalError, match="refused in") as caught:
+        Runner(digits, delegate="acme")
+    assert f"refused in {os.getpid()}" not in str(caught.value)
+
+
+def test_a_vendor_may_name_arguments_as_it_likes(install, digits) -> None:
+    source = EXAMPLE.read_text() + (
+        "\nAcmeDelegate.probe = lambda self, machine: Probe((Device('npu:0', 'npu'),))"
+        "\nAcmeDelegate.supports = lambda self, network, unit: None"
+        "\nAcmeDelegate.configurations = lambda self, network, unit, board: [Configuration()]\n"
+    )
+    install("acme", source)
+    with Runner(digits, delegate="acme") as runner:
+        assert runner.delegate == "acme"
+
+
+def test_options_without_choices_to_look_at_are_refused(install, digits) -> None:
+    install("acme", EXAMPLE.read_text() + "\nAcmeDelegate.options = (Option('mode', 'str', choices=5),)\n")
+    with pytest.raises(TfliteHalError, match="options = "):
+        Runner(digits, delegate="acme", options={"mode": "fast"})
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_was_taken_by_order_falls_back_too(digits, fault, image, expected) -> None:
+    with Runner.auto(digits, **ACME, prefer="order") as runner:
+        assert runner.delegate == "acme"
+        fault.write_text("raise")
+        assert np.array_equal(runner.predict(image), expected)
+        assert runner.delegate == "builtin"
+        assert runner.selection.winner.delegate == "builtin"
+
+
+ODD = [
+    {"profile": 5},
+    {"profile": b"x"},
+    {"device": ["npu"]},
+    {"device": 5},
+    {"check": "strict"},
+    {"isolate": np.array([1, 2])},
+    {"on_event": 5},
+    {"threads": 100_000},
+]
+
+
+@pytest.mark.parametrize("arguments", ODD, ids=str)
+def test_odd_arguments_are_refused_by_name(digits, arguments) -> None:
+    for make in (Runner, Runner.auto):
+        with pytest.raises(TfliteHalError, match=next(iter(arguments))):
+            make(digits, **arguments)
+
+
+@pytest.mark.parametrize("arguments", [{"prefer": np.array([1, 2])}, {"fallback": np.array([1, 2])}], ids=str)
+def test_odd_arguments_of_auto_are_refused_by_name(digits, arguments) -> None:
+    with pytest.raises(TfliteHalError, match=next(iter(arguments))):
+        Runner.auto(digits, **arguments)
+
+
+@pytest.mark.parametrize("options", ["x", ["a"], [("a", 1)]])
+def test_odd_options_are_refused(digits, options) -> None:
+    with pytest.raises(TfliteHalError, match="options="):
+        Runner(digits, delegate="xnnpack", options=options)
+
+
+def test_odd_signatures_and_runs_are_refused(digits, image) -> None:
+    with Runner(digits) as runner:
+        for signature in ([], {}, 5):
+            with pytest.raises(TfliteHalError, match="signature="):
+                runner.predict(image, signature=signature)
+        for runs in ("x", 1.5, None, -1):
+            with pytest.raises(TfliteHalError, match="runs="):
+                runner.warmup(runs)
+
+
+def test_plugins_are_found_where_no_thread_can_be_started(install, digits, monkeypatch) -> None:
+    def refuse(self) -> None:
+        raise RuntimeError("can't start new thread")
+
+    install("acme", EXAMPLE.read_text())
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with Runner(digits, delegate="acme") as runner:
+        assert runner.delegate == "acme"
+
+
+def test_what_is_no_text_on_the_search_path_is_passed_over(digits, monkeypatch) -> None:
+    monkeypatch.setattr("sys.path", [*sys.path, Path("/opt")])
+    with Runner(digits, isolate=True) as runner:
+        assert runner.device.id == "cpu"
