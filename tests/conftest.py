@@ -48,7 +48,7 @@ def _fresh(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFac
     """Each test finds plugins anew, remembers nothing, and reads no settings of who runs it."""
     monkeypatch.setenv("TFLITE_HAL_CACHE_DIR", str(tmp_path_factory.mktemp("cache") / "tflite-hal"))
     if "tflite_hal.runner" in sys.modules:
-        monkeypatch.setattr("tflite_hal.runner.choice._managers", {})
+        monkeypatch.setattr("tflite_hal.runner.choice._managers", [])
         monkeypatch.setattr("tflite_hal.runner.rest._until", {})
     for name in (
         "TFLITE_HAL_RUNTIME",

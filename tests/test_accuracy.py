@@ -291,7 +291,7 @@ def test_tolerance_replaces_the_limits() -> None:
         ({"tolerance": "1"}, "'1'"),
         ({"accept": "wrong"}, "'ok' or 'degraded', not 'wrong'"),
         ({"accept": None}, "None"),
-        ({"seeded": 0}, "1 or more without samples"),
+        ({"seeded": 0}, "1 to 1000 without samples"),
         ({"seeded": -1, "samples": [1]}, "-1"),
         ({"seeded": 1.5}, "1.5"),
     ],

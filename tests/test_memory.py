@@ -147,7 +147,7 @@ def test_ctrl_c_in_a_trial_is_no_verdict(install, digits: Path, monkeypatch, cac
     def interrupted(self, candidate) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["tflite_hal.trial.choose"]._Trial, "attempt", interrupted)
+    monkeypatch.setattr(sys.modules["tflite_hal.trial.gate"].Gate, "attempt", interrupted)
     with pytest.raises(KeyboardInterrupt):
         Runner.auto(digits)
     assert verdicts(cache) == []

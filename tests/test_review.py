@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tflite_hal import Runner, TfliteHalError
+from tflite_hal import Check, Runner, TfliteHalError, TfliteHalWarning
+from tflite_hal.manager import Manager
+from tflite_hal.worker import shutdown
 
 EXAMPLE = Path(__file__).parent / "example_plugin" / "tflite_hal_acme.py"
 #: The example with a session that misbehaves as the file named by ``fault`` says, and as long as it exists.
@@ -81,7 +83,7 @@ def fault(tmp_path: Path, install, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def preferred(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first candidate wins, however slow it is."""
-    monkeypatch.setattr(importlib.import_module("tflite_hal.trial.choose"), "NOISE", 1e9)
+    monkeypatch.setattr(importlib.import_module("tflite_hal.trial.choosing"), "NOISE", 1e9)
 
 
 @pytest.fixture
@@ -307,3 +309,44 @@ def test_what_is_no_text_on_the_search_path_is_passed_over(digits, monkeypatch) 
     monkeypatch.setattr("sys.path", [*sys.path, Path("/opt")])
     with Runner(digits, isolate=True) as runner:
         assert runner.device.id == "cpu"
+
+
+def test_a_shortage_of_workers_passes(digits, install, monkeypatch) -> None:
+    install("acme", EXAMPLE.read_text())
+    shutdown()
+    with monkeypatch.context() as short:
+        short.setenv("TFLITE_HAL_PYTHON", "/no/such/python")
+        with pytest.warns(TfliteHalWarning, match="no child process can be started"):
+            Runner(digits).close()
+    with Runner(digits, delegate="acme") as runner:
+        assert runner.delegate == "acme"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("[Configuration({'nosuch': 1})]", "no option 'nosuch'"),
+        ("[Configuration(threads=n) for n in range(1, 40)]", "39 configurations are more than 32"),
+    ],
+)
+def test_configurations_are_checked_and_counted(digits, install, given: str, words: str) -> None:
+    text = EXAMPLE.read_text()
+    start = text.index("        return [Configuration(")
+    install("acme", text[:start] + f"        return {given}\n" + text[text.index("\n", start) + 1 :])
+    with pytest.raises(TfliteHalError, match=words):
+        Runner(digits, delegate="acme")
+
+
+@pytest.mark.parametrize("name", ["LD_PRELOAD", "PYTHONPATH", "Path", "DYLD_INSERT_LIBRARIES"])
+def test_a_plugins_environment_brings_no_code(install, name: str) -> None:
+    member = f"    api_version = 1\n    environment = {{{name!r}: 'x'}}"
+    install("acme", EXAMPLE.read_text().replace("    api_version = 1", member))
+    (plugin,) = [p for p in Manager().plugins if p.name == "acme"]
+    assert name in plugin.problem
+
+
+def test_counts_and_flags_are_checked(digits) -> None:
+    with pytest.raises(TfliteHalError, match="1 to 1000"):
+        Runner.auto(digits, check=Check(seeded=10**9))
+    with Runner(digits) as runner, pytest.raises(TfliteHalError, match="dequantize="):
+        runner.predict(np.zeros((1, 8, 8, 1), np.int8), dequantize=np.ones(2))

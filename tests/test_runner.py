@@ -425,7 +425,7 @@ def test_a_broken_plugin_or_profile_is_an_event(install, digits: Path, tmp_path:
         Runner.auto(digits, profile="mine")
     monkeypatch.setenv("TFLITE_HAL_DISABLED_PLUGINS", "bad")
     monkeypatch.delenv("TFLITE_HAL_PROFILE_PATH")
-    monkeypatch.setattr("tflite_hal.runner.choice._managers", {})
+    monkeypatch.setattr("tflite_hal.runner.choice._managers", [])
     with Runner.auto(digits) as runner:
         assert runner.events == []
 

@@ -238,6 +238,9 @@ def _is_option(option: Option) -> bool:
     )
 
 
+#: Beginnings of variables that make programs load other code than theirs.
+_LOADERS: Final = ("LD_PRELOAD", "LD_AUDIT", "DYLD_", "PYTHON")
+
 #: What the other attributes of a delegate must be.
 _MEMBERS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "description": lambda value: isinstance(value, str),
@@ -247,7 +250,10 @@ _MEMBERS: Final[Mapping[str, Callable[[Any], bool]]] = {
         isinstance(value, (tuple, list)) and _all(value, Option) and all(map(_is_option, value))
     ),
     "environment": lambda value: (
-        isinstance(value, Mapping) and _all(value, str) and _all(value.values(), str)
+        isinstance(value, Mapping)
+        and _all(value, str)
+        and _all(value.values(), str)
+        and not any(name.upper() == "PATH" or name.upper().startswith(_LOADERS) for name in value)
     ),
     "runtimes": lambda value: value is None or (isinstance(value, (tuple, list)) and _all(value, str)),
 }

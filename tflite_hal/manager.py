@@ -18,7 +18,13 @@ from typing import Any, Final, NamedTuple
 import pluggy
 
 from tflite_hal.delegate import Delegate, Probe, Problem, check_delegate
-from tflite_hal.errors import PluginError, TfliteHalError, WorkerCrashedError, WorkerHungError
+from tflite_hal.errors import (
+    PluginError,
+    TfliteHalError,
+    WorkerCrashedError,
+    WorkerError,
+    WorkerHungError,
+)
 from tflite_hal.hookspecs import GROUP, HOOKS
 from tflite_hal.host import HostInfo
 from tflite_hal.remote import remote_delegate
@@ -66,6 +72,7 @@ class Manager:
         """Find and load every plugin; never raises for what a plugin does."""
         self.delegates: list[Delegate] = []
         self.profile_folders: list[str] = []
+        self.lacked_workers = False  # whether a plugin is missing because no child could be started
         self._plugins: list[Plugin] = []
         self._probe_failures: dict[str, str] = {}  # by delegate
         self._hung: dict[str, Probe] = {}
@@ -134,6 +141,7 @@ class Manager:
             )
             delegates: list[Delegate] = [remote_delegate(one, holder.get) for one in reply.body["delegates"]]
         except TfliteHalError as error:
+            self.lacked_workers |= type(error) is WorkerError
             return f"{type(error).__name__}: {error}"
         return delegates, [str(folder) for folder in reply.body["folders"]]
 

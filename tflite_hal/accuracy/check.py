@@ -64,8 +64,8 @@ def validated(check: Check) -> Check:
     if not isinstance(accept, str) or accept not in ("ok", "degraded"):
         raise InputError(f"accept takes 'ok' or 'degraded', not {accept!r}")
     whole = isinstance(seeded, (int, np.integer)) and not isinstance(seeded, bool)
-    if not whole or seeded < (samples is None):
-        least = "1 or more without samples, 0 or more with them"
+    if not whole or not (samples is None) <= seeded <= 1000:
+        least = "1 to 1000 without samples, 0 to 1000 with them"
         raise InputError(f"seeded takes a number of inputs, {least}, not {seeded!r}")
     kept = None if samples is None else tuple(samples)
     allowed = None if tolerance is None else float(tolerance)

@@ -60,16 +60,17 @@ class Choice(NamedTuple):
     terms: Terms  #: by what it was made
 
 
-_managers: dict[str, Manager] = {}  # this process's plugins, found once: that costs
+_managers: list[Manager] = []  # this process's plugins, found once: that costs
 _managers_lock = threading.Lock()
 
 
 def known_manager() -> Manager:
     """Return the plugins, found once per process."""
     with _managers_lock:
-        if "" not in _managers:
-            _managers[""] = Manager()
-        return _managers[""]
+        manager = _managers[0] if _managers else Manager()
+        if not _managers and not manager.lacked_workers:  # a shortage passes
+            _managers.append(manager)
+        return manager
 
 
 def _new_managers_lock() -> None:

@@ -230,6 +230,8 @@ class Runner:
             ClosedError: the runner is closed.
         """
         interface = self._interface(signature)
+        if not (dequantize is None or isinstance(dequantize, bool)):
+            raise InputError(f"dequantize={dequantize!r} is not True, False or None")
         given = arrange(interface.renamed(inputs), interface.input_names, interface.inputs)
         pairs = zip(given, interface.inputs, strict=True)
         converted = [convert(value, spec, self._warn_about_input) for value, spec in pairs]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from tflite_hal.delegate import KINDS, Configuration, Delegate, Device, Probe, check_options
 from tflite_hal.errors import DelegateError
@@ -14,6 +14,10 @@ from tflite_hal.runtime import Runtime
 from tflite_hal.selection.record import Attempt, Candidate, Outcome
 
 __all__ = ["Candidates", "Wish", "candidates", "is_own_cpu"]
+
+
+#: Configurations a delegate may give of a device: each is opened and timed.
+MOST_CONFIGURATIONS: Final = 32
 
 
 class Wish(NamedTuple):
@@ -164,9 +168,15 @@ def _configured(
     configurations: list[Configuration] = []
     for one in found or [Configuration()]:
         threads = wish.threads if wish.threads is not None and one.threads is not None else one.threads
+        check_options(delegate, one.options)
         one = one._replace(options={**defaults, **one.options, **given}, threads=threads)
         if one not in configurations:
             configurations.append(one)
+    if len(configurations) > MOST_CONFIGURATIONS:
+        raise DelegateError(
+            f"delegate {delegate.name}: {len(configurations)} configurations are more than "
+            f"{MOST_CONFIGURATIONS}: each is tried"
+        )
     return configurations
 
 

@@ -1,6 +1,6 @@
 """Tries candidates: opens them where they can do no harm, compares their answers, times them."""
 
-from tflite_hal.trial.choose import Chosen, choose
+from tflite_hal.trial.choosing import Chosen, choose
 from tflite_hal.trial.inputs import seeded_inputs
 from tflite_hal.trial.proof import Opened, Terms, open_candidate, outcome_of
 from tflite_hal.trial.verify import verify

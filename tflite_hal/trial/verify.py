@@ -11,7 +11,7 @@ from tflite_hal.kernels import BuiltinKernels
 from tflite_hal.model import Model
 from tflite_hal.runtime import Runtime
 from tflite_hal.selection import Attempt, Candidate, Outcome
-from tflite_hal.trial.choose import _Trial, _why_untried
+from tflite_hal.trial.gate import Gate, why_untried
 from tflite_hal.trial.proof import Terms, failed
 
 __all__ = ["verify"]
@@ -25,40 +25,40 @@ def verify(found: Sequence[Candidate], model: Model, terms: Terms) -> list[Attem
     """
     if not found:
         return []
-    trial = _Trial(model, terms, found[0].runtime)
+    gate = Gate(model, terms, found[0].runtime)
     attempts: list[Attempt] = []
     try:
-        missing = _without_measure(trial, found[0].runtime)
+        missing = _without_measure(gate, found[0].runtime)
         for candidate in found:
-            reason = _why_untried(candidate, attempts, False)
+            reason = why_untried(candidate, attempts, False)
             started = time.perf_counter()
             if missing is not None:
                 attempt = failed(candidate, missing)._replace(outcome=Outcome.UNTRIED)
             elif reason:
                 attempt = Attempt.of(candidate, Outcome.UNTRIED, reason=reason)
             else:
-                attempt = _verified(trial, candidate)
+                attempt = _verified(gate, candidate)
             attempts.append(attempt._replace(seconds=time.perf_counter() - started))
     finally:
-        trial.close([])
+        gate.close([])
     return attempts
 
 
-def _without_measure(trial: _Trial, runtime: Runtime) -> TfliteHalError | None:
+def _without_measure(gate: Gate, runtime: Runtime) -> TfliteHalError | None:
     """Return why nothing can be compared, None where the built-in kernels have answered."""
     try:
-        trial.attempt(Candidate(BuiltinKernels(), Device("cpu", "cpu"), Configuration(threads=1), runtime))
+        gate.attempt(Candidate(BuiltinKernels(), Device("cpu", "cpu"), Configuration(threads=1), runtime))
     except TfliteHalError as error:
         reason = f"there is nothing to compare with, the built-in kernels fail: {error.reason}"
         return TfliteHalError(reason, remedy=error.remedy)
-    if trial.inputs:
+    if gate.inputs:
         return None
     return TfliteHalError("there is no input to compare on: the model takes text", remedy="give samples")
 
 
-def _verified(trial: _Trial, candidate: Candidate) -> Attempt:
+def _verified(gate: Gate, candidate: Candidate) -> Attempt:
     try:
-        opened, attempt = trial.attempt(candidate)
+        opened, attempt = gate.attempt(candidate)
     except TfliteHalError as error:
         return failed(candidate, error)
     if opened is not None:

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from tflite_hal.accuracy import Comparison, Grade, compare, model_kind
-from tflite_hal.delegate import Configuration, Device
 from tflite_hal.errors import TfliteHalError, WorkerCrashedError
-from tflite_hal.kernels import BuiltinKernels
 from tflite_hal.model import Model
-from tflite_hal.runtime import Runtime
-from tflite_hal.selection import Attempt, Candidate, Outcome, Selection, is_own_cpu
-from tflite_hal.trial.inputs import Inputs
+from tflite_hal.selection import Attempt, Candidate, Outcome, Selection
+from tflite_hal.trial.gate import Gate, why_untried
 from tflite_hal.trial.memory import Memory
-from tflite_hal.trial.proof import Answers, Opened, Proof, Terms, failed, open_candidate, prove
+from tflite_hal.trial.proof import Opened, Terms, failed, open_candidate
 from tflite_hal.trial.race import race
 
 __all__ = ["Chosen", "choose"]
 
-#: Seeded inputs that are enough for a slow model.
-FEW_INPUTS: Final = 4
 #: Latencies within this factor are equal: the order decides.
 NOISE: Final = 1.05
 
@@ -78,8 +72,8 @@ class _Choice:
         self._selection = selection
         self._terms = terms
         self._memory = memory
-        self._trial = _Trial(model, terms, found[0].runtime)
-        self._by_order = terms.prefer == "order" or not self._trial.inputs
+        self._gate = Gate(model, terms, found[0].runtime)
+        self._by_order = terms.prefer == "order" or not self._gate.inputs
         self._right: list[_Right] = []
         self._failures: list[tuple[Candidate, TfliteHalError]] = []
 
@@ -103,13 +97,13 @@ class _Choice:
             self._close(self._right)
             raise
         finally:
-            self._trial.close([one.opened for one in self._right if one.opened is not None])
+            self._gate.close([one.opened for one in self._right if one.opened is not None])
         self._close(self._right[1:])
         return Chosen(opened, [one.candidate for one in self._right[1:]], self._failures)
 
     def _attempt(self, candidate: Candidate) -> Attempt:
         """Recall or try a candidate; one that may be used is noted as right."""
-        reason = _why_untried(candidate, self._attempts, bool(self._right) and self._by_order)
+        reason = why_untried(candidate, self._attempts, bool(self._right) and self._by_order)
         if reason:
             return Attempt.of(candidate, Outcome.UNTRIED, reason=reason)
         try:
@@ -128,7 +122,7 @@ class _Choice:
     def _tried(self, candidate: Candidate) -> Attempt:
         self._memory.begin(candidate)
         try:
-            opened, attempt = self._trial.attempt(candidate)
+            opened, attempt = self._gate.attempt(candidate)
         except TfliteHalError as error:
             attempt = self._failed(candidate, error)
             self._memory.end(candidate, attempt)
@@ -166,7 +160,7 @@ class _Choice:
         """Time all that are right, also those with a latency: others than now were beside it then."""
         runners = [one for one in self._right if self._open(one)]
         opened = [one.opened for one in runners if one.opened is not None]
-        for one, latency in zip(runners, race(opened, self._trial.inputs()[0]), strict=True):
+        for one, latency in zip(runners, race(opened, self._gate.inputs()[0]), strict=True):
             if isinstance(latency, TfliteHalError):
                 self._attempts[one.place] = self._failed(one.candidate, latency)
                 self._memory.end(one.candidate, self._attempts[one.place])
@@ -209,94 +203,3 @@ class _Choice:
             if one.opened is not None:
                 one.opened.session.close()
                 one.opened = None
-
-
-def _why_untried(candidate: Candidate, attempts: Sequence[Attempt], found: bool) -> str:
-    if found:
-        return "comes after what is used"
-    place = (candidate.delegate.name, candidate.device.id)
-    ends = {attempt.outcome for attempt in attempts if (attempt.delegate, attempt.device) == place}
-    if ends & {Outcome.CRASHED, Outcome.HUNG, Outcome.QUARANTINED}:
-        return "another configuration crashed or hung"
-    if candidate.configuration.remedy and not ends & {Outcome.WRONG, Outcome.DEGRADED}:
-        return "only where other configurations answer wrongly"
-    return ""
-
-
-class _Trial:
-    """One model's inputs and the built-in kernels' answers to them, made when first needed."""
-
-    def __init__(self, model: Model, terms: Terms, runtime: Runtime) -> None:
-        self._model = model
-        self._terms = terms
-        kernels, device = BuiltinKernels(), Device("cpu", "cpu")
-        self._builtin = Candidate(kernels, device, Configuration(threads=1), runtime)
-        self.inputs = Inputs(model.info.inputs, terms.samples, terms.check.seeded)
-        self._reference: Proof | TfliteHalError | None = None
-
-    def attempt(self, candidate: Candidate) -> tuple[Opened | None, Attempt]:
-        """Try a candidate; returns its session where it may be used."""
-        reference = self._answered_by_builtin()
-        if self._is_builtin(candidate):
-            if isinstance(reference, TfliteHalError):
-                raise reference
-            opened = reference.opened._replace(candidate=candidate)
-            return opened, Attempt.of(candidate, Outcome.CHOSEN, coverage=opened.session.coverage)
-        opened, answers = prove(candidate, self._model, self.inputs, self._terms)
-        comparison = self._compared(reference, answers)
-        outcome = self._graded(candidate, comparison)
-        details: dict[str, Any] = {"comparison": comparison, "coverage": opened.session.coverage}
-        if outcome is Outcome.CHOSEN:
-            return opened, Attempt.of(candidate, outcome, **details)
-        opened.session.close()
-        assert comparison is not None  # noqa: S101 -- for the type checker: it was graded
-        remedy = "check=Check(accept='degraded') uses it" if outcome is Outcome.DEGRADED else ""
-        return None, Attempt.of(
-            candidate, outcome, stage="compare", reason=comparison.reason, remedy=remedy, **details
-        )
-
-    def _is_builtin(self, candidate: Candidate) -> bool:
-        builtin = self._builtin
-        return candidate[2:4] == builtin[2:4] and candidate.delegate.name == builtin.delegate.name
-
-    def _graded(self, candidate: Candidate, comparison: Comparison | None) -> Outcome:
-        """Return CHOSEN for what may be used. What ships with the runtime may be degraded: its kernels
-        are no further from the truth than the built-in ones."""
-        if comparison is None or comparison.grade is Grade.OK:
-            return Outcome.CHOSEN
-        if comparison.grade is Grade.WRONG:
-            return Outcome.WRONG
-        accepted = self._terms.check.accept == "degraded" or is_own_cpu(candidate.delegate, candidate.device)
-        return Outcome.CHOSEN if accepted else Outcome.DEGRADED
-
-    def _answered_by_builtin(self) -> Proof | TfliteHalError:
-        if self._reference is None:
-            least = self.inputs.own + FEW_INPUTS
-            try:
-                self._reference = prove(self._builtin, self._model, self.inputs, self._terms, least=least)
-                self.inputs.keep(len(self._reference.answers))
-            except TfliteHalError as error:
-                self._reference = error
-        return self._reference
-
-    def _compared(self, reference: Proof | TfliteHalError, given: Answers) -> Comparison | None:
-        """Compare on the caller's samples and on the seeded inputs: what is wrong on these is not used,
-        but how near right it is, the samples say. None where the built-in kernels have no answers."""
-        if isinstance(reference, TfliteHalError) or not reference.answers:
-            return None
-        right = reference.answers
-        kind, outputs, own = model_kind(self._model.info), self._model.info.outputs, self.inputs.own
-        found = [
-            compare(right[part], given[part], outputs, kind, self._terms.check)
-            for part in (slice(0, own), slice(own, None))
-            if right[part]
-        ]
-        wrong = [one for one in found if one.grade is Grade.WRONG]
-        return (wrong or found)[0]
-
-    def close(self, kept: Sequence[Opened]) -> None:
-        """Close the built-in kernels' session unless it is one of those kept."""
-        if isinstance(self._reference, Proof) and all(
-            one.session is not self._reference.opened.session for one in kept
-        ):
-            self._reference.opened.session.close()
