@@ -31,6 +31,7 @@ from tflite_hal import (
 )
 from tflite_hal.remote import pool
 from tflite_hal.runtime import load_runtime
+from tflite_hal.session import _TensorCall
 from tflite_hal.worker import shutdown
 
 EXAMPLE = Path(__file__).parent / "example_plugin" / "tflite_hal_acme.py"
@@ -582,3 +583,21 @@ def test_threads_without_effect_are_told(install, digits: Path) -> None:
         assert runner.device.id == "cpu"
     with pytest.raises(DelegateError, match="threads=2 has no effect on acme"):
         Runner(digits, delegate="acme", threads=2)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_request_that_nobody_can_answer_sends_nobody_to_rest(digits: Path, monkeypatch) -> None:
+    run = _TensorCall.run
+
+    def picky(self, arrays):
+        if arrays[0].flat[0] == 9:
+            raise DelegateError("not this one")
+        return run(self, arrays)
+
+    monkeypatch.setattr(_TensorCall, "run", picky)
+    with Runner.auto(digits, prefer="order") as runner:
+        with pytest.raises(DelegateError, match="not this one"):
+            runner.predict(np.full((1, 8, 8, 1), 9, np.int8))
+        runner.predict(np.ones((1, 8, 8, 1), np.int8))
+        assert runner.delegate == "xnnpack"
+        assert runner.selection.winner.delegate == "xnnpack"

@@ -82,13 +82,15 @@ class Active:
             DelegateError, WorkerError: the run failed and nothing may take over; says why.
         """
         self._come_back()
+        refused: list[Candidate] = []
         while True:
             self._check_open()
             try:
                 results = self._call(signature, arrays).run(arrays)
                 break
             except (DelegateError, WorkerError) as error:
-                self._fail_over(error)
+                refused = [*refused, self.opened.candidate] if isinstance(error, DelegateError) else []
+                self._fail_over(error, refused)
         self._answered += 1
         if self._answered == rest.FORGIVEN_AFTER:
             rest.recovered(self.opened.candidate)
@@ -113,9 +115,10 @@ class Active:
             call = self._calls[key] = self.opened.session.prepare(signature, key[1:])
         return call
 
-    def _fail_over(self, error: TfliteHalError) -> None:
+    def _fail_over(self, error: TfliteHalError, refused: list[Candidate]) -> None:
         """Let the next candidate take over, or raise: where none may or can, and of a stateful model,
-        whose earlier inputs the next has not seen."""
+        whose earlier inputs the next has not seen. What all have refused, ``refused`` among them, was
+        the request's fault: then none of them rests."""
         failing = self.opened.candidate
         if not self._request.falls_back:
             if isinstance(error, WorkerError):
@@ -138,6 +141,8 @@ class Active:
                     raise self._interrupted(error) from error
                 return
         self._lost = error if isinstance(error, WorkerError) else None
+        for candidate in refused:
+            rest.recovered(candidate)
         raise error
 
     def _interrupted(self, error: TfliteHalError) -> TfliteHalError:
