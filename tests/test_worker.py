@@ -235,7 +235,11 @@ def test_ctrl_c_while_a_worker_is_forked_leaves_the_next_ones_their_own_numbers(
 
 def test_a_frame_cut_short_ends_the_worker(on_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = start_worker("a", runtime=None)
-    monkeypatch.setattr(one._channel, "_exactly", lambda size, deadline: exec("raise KeyboardInterrupt"))
+
+    def interrupted(size: int, deadline: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(one._channel, "_exactly", interrupted)
     with pytest.raises(KeyboardInterrupt):
         import_in(one, "json")
     with pytest.raises(WorkerError, match="interrupted while importing it"):
