@@ -340,3 +340,23 @@ def test_the_record_reads_well_where_nothing_answers(install, digits: Path) -> N
     assert head == "digits_int8.tflite: nothing answered"
     assert first.startswith("  acme on npu:0 (mode=fast, ") and "): failed at open: " in first
     assert {one.outcome for one in caught.value.selection.attempts} >= {Outcome.FAILED, Outcome.EXCLUDED}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_profile_says_how_right_is_right_enough(install, digits: Path, tmp_path: Path) -> None:
+    install("acme", DEGRADED)
+    fact = '[{provenance: inferred, source: ["a test"]}]'
+    file = tmp_path / "acme-board.yaml"
+    file.write_text(
+        "schema: 1\nname: acme-board\ntitle: Acme\nmatch: {arch: x86_64}\n"
+        "checks: {acme: {accept: degraded}}\n"
+        f"sources: {{match: {fact}, checks: {fact}}}\n"
+    )
+    file.chmod(0o600)
+    used = {}
+    for name, given in {"none": {}, "profile": {"profile": file}}.items():
+        with Runner.auto(digits, delegates=["acme"], prefer="order", **given) as runner:
+            used[name] = runner.delegate == "acme"
+    with Runner.auto(digits, delegates=["acme"], prefer="order", profile=file, check=Check()) as runner:
+        used["caller"] = runner.delegate == "acme"
+    assert used == {"none": False, "profile": True, "caller": False}

@@ -54,6 +54,7 @@ class DeviceProfile(NamedTuple):
     options: Mapping[str, Mapping[str, str | int | float | bool]] = _NOTHING  #: by delegate
     environment: Mapping[str, Mapping[str, str]] = _NOTHING  #: by delegate
     limits: Mapping[str, Mapping[str, float]] = _NOTHING  #: seconds per stage (open, run), by delegate
+    checks: Mapping[str, Mapping[str, Any]] = _NOTHING  #: ``tolerance``, ``accept``, by delegate
     quirks: tuple[Quirk, ...] = ()
     sources: Mapping[str, tuple[Fact, ...]] = _NOTHING  #: the grounds, by key of the profile
     path: str = ""  #: the file it was read from

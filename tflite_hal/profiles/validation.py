@@ -164,6 +164,11 @@ _seconds: Final = _that(
     lambda n: isinstance(n, (int, float)) and not isinstance(n, bool) and 0 < n <= 86400,
     "seconds, up to a day",
 )
+_share: Final = _that(
+    lambda n: isinstance(n, (int, float)) and not isinstance(n, bool) and 0 <= n <= 1, "a share from 0 to 1"
+)
+_grade: Final = _that(lambda value: value in ("ok", "degraded"), "ok or degraded")
+_checks: Final = _record({"tolerance": _share, "accept": _grade})
 _limits: Final = _record({"open": _seconds, "run": _seconds})
 _options: Final = _table_of(_text, _option)
 _variables: Final = _table_of(_variable_name, _variable)
@@ -174,7 +179,7 @@ _ALTERNATIVE: Final[dict[str, _Check]] = {
 }
 #: The keys whose grounds must be told when they are given.
 _SOURCES: Final = dict.fromkeys(
-    ("match", "delegates", "threads", "options", "environment", "limits"),
+    ("match", "delegates", "threads", "options", "environment", "limits", "checks"),
     _list_of(_fact("provenance", "source")),
 )
 #: The keys of a profile, each with its check.
@@ -188,6 +193,7 @@ FIELDS: Final[dict[str, _Check]] = {
     "options": _table_of(_name, lambda _, value, at: _options(value, at)),
     "environment": _table_of(_name, lambda _, value, at: _variables(value, at)),
     "limits": _table_of(_name, lambda _, value, at: _limits(value, at)),
+    "checks": _table_of(_name, lambda _, value, at: _checks(value, at)),
     "quirks": _list_of(_fact("text", "provenance", "source")),
     "sources": _record(_SOURCES, "match"),
 }

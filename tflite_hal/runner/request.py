@@ -181,9 +181,10 @@ def terms_of(
             limits[stage] = float(value)
     if check is not None and not isinstance(check, Check):
         raise InputError(f"check={check!r} is not a tflite_hal.Check")
+    of_profile = check is None
     check = validated(Check() if check is None else check)
     samples = [_converted(model, sample) for sample in check.samples or ()]
-    return Terms(check, samples, prefer, isolate, limits, verdicts)
+    return Terms(check, samples, prefer, isolate, limits, of_profile, verdicts)
 
 
 def _converted(model: Model, sample: Any) -> list[Any]:

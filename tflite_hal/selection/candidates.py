@@ -102,11 +102,12 @@ def candidates(
     return result
 
 
-def _settings(delegate: Delegate, profile: DeviceProfile | None) -> tuple[dict[str, str], dict[str, float]]:
-    """Return the profile's environment and limits of a delegate."""
+def _settings(delegate: Delegate, profile: DeviceProfile | None) -> list[dict[str, Any]]:
+    """Return the profile's environment, limits and check of a delegate."""
     if profile is None:
-        return {}, {}
-    return dict(profile.environment.get(delegate.name, {})), dict(profile.limits.get(delegate.name, {}))
+        return []
+    tables = (profile.environment, profile.limits, profile.checks)
+    return [dict(table.get(delegate.name, {})) for table in tables]
 
 
 def _defaults(delegate: Delegate, profile: DeviceProfile | None, notes: list[str]) -> dict[str, Any]:

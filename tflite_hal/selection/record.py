@@ -41,6 +41,7 @@ class Candidate(NamedTuple):
     runtime: Runtime
     environment: Mapping[str, str] = {}  #: the profile's, for the process that loads the library
     limits: Mapping[str, float] = {}  #: the profile's seconds per stage, instead of the delegate's
+    check: Mapping[str, Any] = {}  #: the profile's settings of how right it must be
 
 
 class Attempt(NamedTuple):
@@ -130,7 +131,8 @@ class Attempt(NamedTuple):
         if self.coverage is not None:
             figures.append(f"{self.coverage.taken} of {self.coverage.total} operators")
         if self.latency_ms is not None:
-            figures.append(f"{self.latency_ms:.3g} ms")
+            boundary = "" if self.boundary_ms is None else f" ({self.boundary_ms:.2g} ms process boundary)"
+            figures.append(f"{self.latency_ms:.3g} ms{boundary}")
         if self.comparison is not None and not self.reason:
             figures.append(_apart(self.comparison))
         return figures

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from tflite_hal.accuracy import Comparison, Grade, compare, model_kind
+from tflite_hal.accuracy import Check, Comparison, Grade, compare, model_kind
 from tflite_hal.delegate import Configuration, Device
 from tflite_hal.errors import DelegateError, TfliteHalError
 from tflite_hal.kernels import BuiltinKernels
@@ -57,7 +57,7 @@ class Gate:
         if not self.inputs and self._terms.stays_in_worker(candidate):
             raise DelegateError(f"{self._model.name} takes text, which can't enter a child process")
         opened, answers = prove(candidate, self._model, self.inputs, self._terms)
-        comparison = self._compared(reference, answers)
+        comparison = self._compared(reference, answers, self._terms.check_of(candidate))
         outcome = self._graded(candidate, comparison)
         details: dict[str, Any] = {"comparison": comparison, "coverage": opened.session.coverage}
         if outcome is Outcome.CHOSEN:
@@ -80,7 +80,9 @@ class Gate:
             return Outcome.CHOSEN
         if comparison.grade is Grade.WRONG:
             return Outcome.WRONG
-        accepted = self._terms.check.accept == "degraded" or is_own_cpu(candidate.delegate, candidate.device)
+        accepted = self._terms.check_of(candidate).accept == "degraded" or is_own_cpu(
+            candidate.delegate, candidate.device
+        )
         return Outcome.CHOSEN if accepted else Outcome.DEGRADED
 
     def _answered_by_builtin(self) -> Proof | TfliteHalError:
@@ -93,7 +95,7 @@ class Gate:
                 self._reference = error
         return self._reference
 
-    def _compared(self, reference: Proof | TfliteHalError, given: Answers) -> Comparison | None:
+    def _compared(self, reference: Proof | TfliteHalError, given: Answers, check: Check) -> Comparison | None:
         """Compare on the caller's samples and on the seeded inputs: what is wrong on these is not used,
         but how near right it is, the samples say. None where the built-in kernels have no answers."""
         if isinstance(reference, TfliteHalError) or not reference.answers:
@@ -101,7 +103,7 @@ class Gate:
         right = reference.answers
         kind, outputs, own = model_kind(self._model.info), self._model.info.outputs, self.inputs.own
         found = [
-            compare(right[part], given[part], outputs, kind, self._terms.check)
+            compare(right[part], given[part], outputs, kind, check)
             for part in (slice(0, own), slice(own, None))
             if right[part]
         ]

@@ -85,7 +85,7 @@ class Memory:
         return sum({**own, **candidate.limits, **self._terms.limits}.values())
 
     def _key(self, candidate: Candidate) -> tuple[str, dict[str, Any]]:
-        delegate, device, configuration, runtime, environment, _ = candidate
+        delegate, device, configuration, runtime, environment = candidate[:5]
         place = (delegate.name, device.id, repr(configuration), runtime.name)
         if place not in self._keys:
             parts = {
@@ -95,6 +95,7 @@ class Memory:
                 "fingerprint": _fingerprint(candidate),
                 "configuration": configuration.to_dict(),
                 "environment": dict(environment),
+                "check": self._terms.check_of(candidate).key(),
                 "runtime": [runtime.name, runtime.version],
                 "isolated": self._terms.stays_in_worker(candidate),
             }

@@ -49,8 +49,13 @@ class Terms(NamedTuple):
     prefer: str = "latency"  #: ``latency``, ``throughput`` or ``order``
     isolate: str | bool = "auto"  #: True: all sessions in workers; False: none
     limits: Mapping[str, float] = {}  #: seconds per stage, instead of the delegate's
+    checks_of_profile: bool = True  #: whether a device profile may change the check
     verdicts: Verdicts = Verdicts(None)  #: where what was found is remembered
     context: Mapping[str, Any] = {}  #: what identifies the host and the plugins; see :class:`Memory`
+
+    def check_of(self, candidate: Candidate) -> Check:
+        """Return how right a candidate must be."""
+        return self.check._replace(**candidate.check) if self.checks_of_profile else self.check
 
     def stays_in_worker(self, candidate: Candidate) -> bool:
         """Whether this candidate's sessions live in a worker."""
