@@ -125,16 +125,28 @@ Runner(sys.argv[1], delegate="acme")
 """
 
 
-def test_a_trial_that_took_the_machine_down_is_not_repeated(install, digits: Path) -> None:
+def test_a_trial_that_took_the_machine_down_is_not_repeated(
+    install, digits: Path, cache: Path, tmp_path: Path, monkeypatch
+) -> None:
     install("acme", EXAMPLE.read_text())
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, "-c", KILLED, str(digits)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == -9, done.stderr
+    with Runner.auto(digits) as runner:  # the machine survived it: someone killed the application
+        acme = next(a for a in runner.selection.attempts if a.delegate == "acme")
+        assert acme.outcome is Outcome.SLOWER
+    for path in cache.glob("*.json"):
+        path.unlink()
+    again = subprocess.run([*done.args], env=environment, capture_output=True, check=False)
+    assert again.returncode == -9
+    (tmp_path / "boot").write_text("another\n")
+    monkeypatch.setattr("tflite_hal.verdicts.processes._BOOT", tmp_path / "boot")
     with Runner.auto(digits) as runner:
         acme = next(a for a in runner.selection.attempts if a.delegate == "acme")
         assert acme.outcome is Outcome.QUARANTINED

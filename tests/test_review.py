@@ -111,9 +111,10 @@ def test_one_is_not_blamed_for_anothers_answer(digits, fault, preferred, image, 
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_runner_that_nothing_answers_for_keeps_saying_so(digits, fault, preferred, image) -> None:
+def test_a_runner_that_nothing_answers_for_keeps_saying_so(digits, fault, preferred, image, expected) -> None:
     with Runner.auto(digits, delegates=["acme"], exclude=["cpu"], recheck=1) as runner:
         fault.write_text("flip")
+        assert np.array_equal(runner.predict(image), expected)  # what it was compared with
         for _ in range(3):
             with pytest.raises(TfliteHalError, match="answers wrongly"):
                 runner.predict(image)

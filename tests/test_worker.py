@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tflite_hal import worker
-from tflite_hal.errors import DelegateError, WorkerCrashedError, WorkerError, WorkerHungError
+from tflite_hal.errors import DelegateError, WorkerCrashedError, WorkerError, WorkerGoneError, WorkerHungError
 from tflite_hal.worker import Channel, SharedArrays, Worker, rebuilt_error, start_worker
 
 
@@ -54,7 +54,7 @@ def test_a_crash_is_named_with_signal_stage_and_last_words(
         import_in(one, plugin(on_path, source))
     for word in ["plugin x", *words]:
         assert word in str(caught.value)
-    with pytest.raises(WorkerCrashedError):
+    with pytest.raises(WorkerGoneError, match="plugin x"):  # it was not this request's fault
         import_in(one, "json")
     assert not one.alive
 
@@ -228,7 +228,7 @@ def test_ctrl_c_while_a_worker_is_forked_leaves_the_next_ones_their_own_numbers(
     assert two.pid != one.pid
     two._zygote.kill(two.pid)
     import_in(one, "json")
-    with pytest.raises(WorkerCrashedError):
+    with pytest.raises(WorkerGoneError):
         import_in(two, "json")
     one.close()
 
@@ -428,7 +428,7 @@ from tflite_hal import Runner
 runner = Runner(sys.argv[1])
 before = len(os.listdir("/proc/self/fd"))
 runner.close()
-resource.setrlimit(resource.RLIMIT_NOFILE, (before, before))
+resource.setrlimit(resource.RLIMIT_NOFILE, (before + 3, before + 3))  # two locks, the model
 with Runner.auto(sys.argv[2]) as runner:
     runner.warmup(1)
     print(runner.device.id, "isolation" in [e.kind for e in runner.events])

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         TfliteHalError,
         WorkerCrashedError,
         WorkerError,
+        WorkerGoneError,
         WorkerHungError,
     )
     from tflite_hal.external import ExternalDelegate
@@ -69,6 +70,7 @@ _HOMES = {
         "TfliteHalError",
         "WorkerCrashedError",
         "WorkerError",
+        "WorkerGoneError",
         "WorkerHungError",
     ),
     "external": ("ExternalDelegate",),
@@ -122,6 +124,7 @@ __all__ = [
     "TfliteHalWarning",
     "WorkerCrashedError",
     "WorkerError",
+    "WorkerGoneError",
     "WorkerHungError",
     "__version__",
     "hookimpl",

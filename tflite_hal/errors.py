@@ -12,6 +12,7 @@
     │   ├── DeviceBusyError                  the device is held by another session or application
     │   └── NoDelegateError                  nothing that was allowed answered; carries the selection
     ├── WorkerError (RuntimeError)           no child process could be started
+    │   ├── WorkerGoneError                  it ended for another's request, or was killed from outside
     │   ├── WorkerCrashedError               it died: signal or exit status, and its last words
     │   └── WorkerHungError                  it exceeded its time limit and was killed
     └── ClosedError (RuntimeError)           a runner was used after ``close()``
@@ -34,6 +35,7 @@ __all__ = [
     "TfliteHalError",
     "WorkerCrashedError",
     "WorkerError",
+    "WorkerGoneError",
     "WorkerHungError",
 ]
 
@@ -87,6 +89,10 @@ class NoDelegateError(DelegateError):
 
 class WorkerError(TfliteHalError, RuntimeError):
     """No child process could be started, so nothing can be isolated: says why."""
+
+
+class WorkerGoneError(WorkerError):
+    """The child process is no more, through no fault of this request: trying again may help."""
 
 
 class WorkerCrashedError(WorkerError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -54,6 +55,17 @@ class Plugin(NamedTuple):
     builtin: bool
     delegates: tuple[str, ...]  #: names of the delegates it contributed
     problem: str = ""  #: why it, or some of what it contributes, is not used; "" where all is well
+
+    @property
+    def source(self) -> str:
+        """The time of change and the size of a third party's module, "" where it is no single file: the
+        code of an editable installation changes under the same version."""
+        try:
+            spec = None if self.builtin else importlib.util.find_spec(self.module.partition(".")[0])
+            found = Path(spec.origin).stat() if spec is not None and spec.origin else None
+        except (ImportError, ValueError, OSError):
+            return ""
+        return "" if found is None else f"{found.st_mtime_ns} {found.st_size}"
 
     @property
     def broken(self) -> bool:

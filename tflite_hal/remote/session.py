@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from tflite_hal.delegate import Configuration, Delegate, Device
-from tflite_hal.errors import DelegateError, TfliteHalError, WorkerError
+from tflite_hal.errors import DelegateError, InputError, TfliteHalError, WorkerError
 from tflite_hal.model import Model, TensorSpec
 from tflite_hal.remote.delegate import reference, sent
 from tflite_hal.remote.guard import check_outputs
@@ -143,6 +143,8 @@ class _RemoteCall(Call):
         """See :meth:`Call.run`."""
         with self._lock:
             for place, array in zip(self._inputs.arrays, arrays, strict=True):
+                if place.shape != array.shape:  # it would be spread over the place in silence
+                    raise InputError(f"{self._stage}: given {array.shape}, prepared for {place.shape}")
                 place[...] = array
             session = self._session
             started = time.perf_counter_ns()

@@ -16,7 +16,7 @@ from tflite_hal.runner.request import Request
 from tflite_hal.runtime import Runtime
 from tflite_hal.selection import Attempt, Candidate, Outcome, Selection
 from tflite_hal.session import MOST_CALLS, Call
-from tflite_hal.trial import Opened, choose, open_candidate, outcome_of
+from tflite_hal.trial import Memory, Opened, choose, open_candidate, outcome_of
 
 __all__ = ["Active"]
 
@@ -82,15 +82,15 @@ class Active:
             DelegateError, WorkerError: the run failed and nothing may take over; says why.
         """
         self._come_back()
-        refused: list[Candidate] = []
+        failed: list[tuple[Candidate, TfliteHalError]] = []
         while True:
             self._check_open()
             try:
                 results = self._call(signature, arrays).run(arrays)
                 break
             except (DelegateError, WorkerError) as error:
-                refused = [*refused, self.opened.candidate] if isinstance(error, DelegateError) else []
-                self._fail_over(error, refused)
+                failed.append((self.opened.candidate, error))
+                self._fail_over(error, failed)
         self._answered += 1
         if self._answered == rest.FORGIVEN_AFTER:
             rest.recovered(self.opened.candidate)
@@ -98,7 +98,7 @@ class Active:
             return results
         right, wrong = self._recheck.checked(signature, arrays, results)
         if wrong:
-            self._drop_wrong(wrong)
+            self._drop_wrong(wrong)  # for the next calls: this one has the built-in kernels' answer
         return right
 
     def _check_open(self) -> None:
@@ -115,10 +115,10 @@ class Active:
             call = self._calls[key] = self.opened.session.prepare(signature, key[1:])
         return call
 
-    def _fail_over(self, error: TfliteHalError, refused: list[Candidate]) -> None:
+    def _fail_over(self, error: TfliteHalError, failed: list[tuple[Candidate, TfliteHalError]]) -> None:
         """Let the next candidate take over, or raise: where none may or can, and of a stateful model,
-        whose earlier inputs the next has not seen. What all have refused, ``refused`` among them, was
-        the request's fault: then none of them rests."""
+        whose earlier inputs the next has not seen. ``failed``: who has failed on this request; where
+        all have refused it, it was the request's fault, and none of them rests."""
         failing = self.opened.candidate
         if not self._request.falls_back:
             if isinstance(error, WorkerError):
@@ -129,7 +129,10 @@ class Active:
         self._mark(failing, outcome_of(error), error.reason)
         place = self._order.index(failing)
         message = f"{self._name()} failed while running: {error}"
-        for candidate in self._order[place + 1 :]:
+        # Those before it failed earlier; they may answer again, and are better than no answer.
+        for candidate in [*self._order[place + 1 :], *self._order[:place]]:
+            if any(candidate is one for one, _ in failed):
+                continue
             same = candidate.device == failing.device and candidate.delegate is failing.delegate
             if same and isinstance(error, WorkerError):
                 continue  # it crashed or hung: another configuration of it may cost another time limit
@@ -141,8 +144,9 @@ class Active:
                     raise self._interrupted(error) from error
                 return
         self._lost = error if isinstance(error, WorkerError) else None
-        for candidate in refused:
-            rest.recovered(candidate)
+        if all(isinstance(one, DelegateError) for _, one in failed):
+            for candidate, _ in failed:
+                rest.recovered(candidate)
         raise error
 
     def _interrupted(self, error: TfliteHalError) -> TfliteHalError:
@@ -214,6 +218,8 @@ class Active:
         given instead where the caller allows it."""
         wrong, message = self.opened.candidate, f"{self._name()} answers wrongly: {reason}"
         self._mark(wrong, Outcome.WRONG, reason)
+        attempt = Attempt.of(wrong, Outcome.WRONG, stage="run", reason=reason)
+        Memory(self._terms.verdicts, self._model, self._terms, self._terms.context).end(wrong, attempt)
         later = self._order[self._order.index(wrong) + 1 :]
         self._order.remove(wrong)
         if not self._request.falls_back:
@@ -221,7 +227,7 @@ class Active:
             raise self._lost
         if not any(self._switch(candidate) for candidate in later):
             self._lost = DelegateError(f"{message}; nothing else can be opened")
-            raise self._lost
+            return
         self._events.record("fallback", f"{message}; {self._name()} answers from now on")
 
     def _mark(

@@ -8,6 +8,9 @@ import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from tflite_hal import __version__
 from tflite_hal.delegate import Delegate, check_options
 from tflite_hal.errors import (
     DelegateError,
@@ -132,8 +135,13 @@ def _identity(host: HostInfo, manager: Manager) -> dict[str, Any]:
     """Return what a verdict depends on beside the candidate: the machine with the CPUs that may be used,
     and the release of each delegate's plugin."""
     cpu = host.cpu
-    machine = [host.arch, cpu.vendor, cpu.model, cpu.logical, cpu.online, cpu.usable, host.board.model]
-    plugins = {n: f"{p.distribution} {p.version}" for p in manager.plugins for n in p.delegates}
+    processor = [cpu.vendor, cpu.model, cpu.logical, cpu.online, cpu.usable]
+    machine = [__version__, np.__version__, host.arch, *processor, host.board.model]
+    plugins = {
+        name: f"{plugin.distribution} {plugin.version} {plugin.source}"
+        for plugin in manager.plugins
+        for name in plugin.delegates
+    }
     return {"host": machine, "plugins": plugins}
 
 
@@ -170,6 +178,8 @@ def _why_not(attempt: Attempt, wish: Wish) -> str:
     if attempt.outcome in (Outcome.UNAVAILABLE, Outcome.UNSUPPORTED):
         remedy = f" (to fix it: {attempt.remedy})" if attempt.remedy else ""
         return f"{attempt.delegate}: {attempt.reason}{remedy}"
+    if attempt.outcome is Outcome.QUARANTINED:
+        return f"{attempt.delegate} on {attempt.device}: {attempt}"
     words = (attempt.delegate,) if wish.delegates is not None else (attempt.device, attempt.kind)
     if attempt.outcome is Outcome.SLOWER and set(words) & {*(wish.delegates or ()), wish.device}:
         took = f"{attempt.latency_ms:.3g} ms"

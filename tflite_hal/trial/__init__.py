@@ -2,7 +2,18 @@
 
 from tflite_hal.trial.choosing import Chosen, choose
 from tflite_hal.trial.inputs import seeded_inputs
+from tflite_hal.trial.memory import Memory
 from tflite_hal.trial.proof import Opened, Terms, open_candidate, outcome_of
 from tflite_hal.trial.verify import verify
 
-__all__ = ["Chosen", "Opened", "Terms", "choose", "open_candidate", "outcome_of", "seeded_inputs", "verify"]
+__all__ = [
+    "Chosen",
+    "Memory",
+    "Opened",
+    "Terms",
+    "choose",
+    "open_candidate",
+    "outcome_of",
+    "seeded_inputs",
+    "verify",
+]

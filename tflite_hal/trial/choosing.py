@@ -6,13 +6,13 @@ import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from tflite_hal.errors import TfliteHalError, WorkerCrashedError
+from tflite_hal.errors import TfliteHalError, WorkerCrashedError, WorkerGoneError
 from tflite_hal.model import Model
 from tflite_hal.selection import Attempt, Candidate, Outcome, Selection
 from tflite_hal.trial.gate import Gate, why_untried
 from tflite_hal.trial.memory import Memory
 from tflite_hal.trial.proof import Opened, Terms, failed, open_candidate
-from tflite_hal.trial.race import race
+from tflite_hal.trial.race import limit_runs, race
 
 __all__ = ["Chosen", "choose"]
 
@@ -79,10 +79,20 @@ class _Choice:
 
     def is_known(self) -> bool:
         """Whether all that would be tried is remembered."""
-        try:
-            return all(self._memory.recall(candidate) is not None for candidate in self._found)
-        except TfliteHalError:
-            return False  # told when it is that candidate's turn
+        attempts: list[Attempt] = []
+        found = False
+        for candidate in self._found:
+            if why_untried(candidate, attempts, found and self._by_order):
+                continue
+            try:
+                known = self._memory.recall(candidate)
+            except TfliteHalError:
+                return False  # told when it is that candidate's turn
+            if known is None:
+                return False
+            attempts.append(known)
+            found = found or known.outcome in (Outcome.CHOSEN, Outcome.SLOWER)
+        return True
 
     def make(self) -> Chosen:
         """Try what is not known, rank what is right, and open the best."""
@@ -109,7 +119,8 @@ class _Choice:
         try:
             known = self._memory.recall(candidate)
             if known is None:
-                return self._tried(candidate)
+                with self._memory.trying(candidate):
+                    return self._tried(candidate)
         except TfliteHalError as error:
             return self._failed(candidate, error)
         if known.outcome in (Outcome.CHOSEN, Outcome.SLOWER):
@@ -122,7 +133,10 @@ class _Choice:
     def _tried(self, candidate: Candidate) -> Attempt:
         self._memory.begin(candidate)
         try:
-            opened, attempt = self._gate.attempt(candidate)
+            try:
+                opened, attempt = self._gate.attempt(candidate)
+            except WorkerGoneError:
+                opened, attempt = self._gate.attempt(candidate)
         except TfliteHalError as error:
             attempt = self._failed(candidate, error)
             self._memory.end(candidate, attempt)
@@ -177,6 +191,7 @@ class _Choice:
         if one.opened is None:
             try:
                 one.opened = open_candidate(one.candidate, self._model, self._terms)
+                limit_runs(one.opened, (self._attempts[one.place].latency_ms or 0.0) / 1e3)
             except TfliteHalError as error:
                 self._attempts[one.place] = self._failed(one.candidate, error)
                 self._memory.end(one.candidate, self._attempts[one.place])

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from tflite_hal.accuracy import Check, Comparison, Grade, compare, model_kind
 from tflite_hal.delegate import Configuration, Device
-from tflite_hal.errors import DelegateError, TfliteHalError
+from tflite_hal.errors import DelegateError, TfliteHalError, WorkerError
 from tflite_hal.kernels import BuiltinKernels
 from tflite_hal.model import Model
 from tflite_hal.runtime import Runtime
@@ -17,6 +17,8 @@ from tflite_hal.trial.proof import Answers, Opened, Proof, Terms, prove
 
 __all__ = ["Gate", "why_untried"]
 
+#: Seconds the built-in kernels may take.
+PATIENT: Final = {"open": 60.0, "run": 600.0}
 #: Seeded inputs that are enough for a slow model.
 FEW_INPUTS: Final = 4
 
@@ -43,7 +45,7 @@ class Gate:
         self._terms = terms
         kernels, device = BuiltinKernels(), Device("cpu", "cpu")
         self._builtin = Candidate(kernels, device, Configuration(threads=1), runtime)
-        self.inputs = Inputs(model.info.inputs, terms.samples, terms.check.seeded)
+        self.inputs = Inputs(model.info, terms.samples, terms.check.seeded)
         self._reference: Proof | TfliteHalError | None = None
 
     def attempt(self, candidate: Candidate) -> tuple[Opened | None, Attempt]:
@@ -56,6 +58,10 @@ class Gate:
             return opened, Attempt.of(candidate, Outcome.CHOSEN, coverage=opened.session.coverage)
         if not self.inputs and self._terms.stays_in_worker(candidate):
             raise DelegateError(f"{self._model.name} takes text, which can't enter a child process")
+        own = is_own_cpu(candidate.delegate, candidate.device)
+        if isinstance(reference, WorkerError) and not own:
+            # Not the same as a model that the built-in kernels lack an operator for: they have no say yet.
+            raise DelegateError(f"there is nothing to compare with: {reference.reason}")
         opened, answers = prove(candidate, self._model, self.inputs, self._terms)
         comparison = self._compared(reference, answers, self._terms.check_of(candidate))
         outcome = self._graded(candidate, comparison)
@@ -87,13 +93,20 @@ class Gate:
 
     def _answered_by_builtin(self) -> Proof | TfliteHalError:
         if self._reference is None:
-            least = self.inputs.own + FEW_INPUTS
-            try:
-                self._reference = prove(self._builtin, self._model, self.inputs, self._terms, least=least)
-                self.inputs.keep(len(self._reference.answers))
-            except TfliteHalError as error:
-                self._reference = error
+            self._reference = self._ask_builtin()
+            if isinstance(self._reference, WorkerError):
+                self._reference = self._ask_builtin()  # killed by the system, perhaps: all depends on it
         return self._reference
+
+    def _ask_builtin(self) -> Proof | TfliteHalError:
+        # The caller's limits are for the candidates: the measure may be slower than what it measures.
+        terms = self._terms._replace(limits=PATIENT)
+        try:
+            proof = prove(self._builtin, self._model, self.inputs, terms, least=self.inputs.own + FEW_INPUTS)
+        except TfliteHalError as error:
+            return error
+        self.inputs.keep(len(proof.answers))
+        return proof
 
     def _compared(self, reference: Proof | TfliteHalError, given: Answers, check: Check) -> Comparison | None:
         """Compare on the caller's samples and on the seeded inputs: what is wrong on these is not used,

@@ -50,6 +50,8 @@ class Memory:
         verdict = self._verdicts.read(name, parts)
         if verdict is None or verdict.state == "started":
             return None
+        if verdict.state == "interrupted" and verdict.same_boot and self._terms.stays_in_worker(candidate):
+            return None  # the machine survived it: someone ended the application meanwhile
         reason = quarantined(verdict, self._limit(candidate))
         if reason:
             return Attempt.of(candidate, Outcome.QUARANTINED, reason=reason, remedy=verdict.remedy)
@@ -65,7 +67,13 @@ class Memory:
     def end(self, candidate: Candidate, attempt: Attempt) -> None:
         """Remember how it ended, where that lasts."""
         name, parts = self._key(candidate)
-        if attempt.outcome in _LASTING:
+        own = is_own_cpu(candidate.delegate, candidate.device)
+        # Nothing is lost by trying the runtime's own kernels again; and what had nothing to be compared
+        # with may have it next time.
+        died = own and attempt.outcome in (Outcome.CRASHED, Outcome.HUNG)
+        right = attempt.outcome in (Outcome.CHOSEN, Outcome.SLOWER)
+        uncompared = right and attempt.comparison is None and not own
+        if attempt.outcome in _LASTING and not died and not uncompared:
             self._verdicts.finish(name, parts, {**attempt.to_dict(), "limit": self._limit(candidate)})
         else:
             self._verdicts.cancel(name)
@@ -78,6 +86,12 @@ class Memory:
     def lock(self) -> Iterator[None]:
         """Keep other processes from trying the same model meanwhile, where that is possible."""
         with self._verdicts.lock(key(self._common), PATIENCE):
+            yield
+
+    @contextmanager
+    def trying(self, candidate: Candidate) -> Iterator[None]:
+        """Hold, during a trial, the lock by which others tell that it is still under way."""
+        with self._verdicts.lock(self._key(candidate)[0], PATIENCE):
             yield
 
     def _limit(self, candidate: Candidate) -> float:

@@ -21,12 +21,13 @@ from tflite_hal.errors import (
     TfliteHalError,
     WorkerCrashedError,
     WorkerError,
+    WorkerGoneError,
     WorkerHungError,
 )
 from tflite_hal.model import Model
 from tflite_hal.remote import RemoteSession, open_remotely
 from tflite_hal.selection import Attempt, Candidate, Outcome
-from tflite_hal.session import Session
+from tflite_hal.session import Call, Session
 from tflite_hal.trial.inputs import Inputs
 from tflite_hal.verdicts import Verdicts
 from tflite_hal.worker import described_error, rebuilt_error
@@ -107,7 +108,7 @@ def prove(
         answers = _answers(remote, model, inputs, least)
         if not stays:
             _finish(remote)
-    except (WorkerCrashedError, WorkerHungError):
+    except (WorkerCrashedError, WorkerGoneError, WorkerHungError):
         raise
     except WorkerError as error:
         if stays:
@@ -175,18 +176,24 @@ def _answers(opened: Opened, model: Model, inputs: Inputs, least: int | None) ->
                 f"{candidate.delegate.name} took none of the {total} operators of {model.name}"
             )
         given = inputs()
-        call = session.prepare() if given else None
+        calls: dict[tuple[Any, ...], Call] = {}  # the caller's samples may differ in shape
         answers: Answers = []
         started = time.perf_counter()
         for one in given:
             if least is not None and len(answers) >= least and time.perf_counter() - started > LONG:
                 break
-            answers.append(call.run(one) if call is not None else [])
+            shapes = tuple(array.shape for array in one)
+            if shapes not in calls:
+                calls[shapes] = session.prepare(None, shapes)
+            answers.append(calls[shapes].run(one))
             session.reset()
     except TfliteHalError as error:
         error.stage = error.stage or "run"
         session.close()
         raise
+    except MemoryError as error:
+        session.close()
+        raise DelegateError(f"{model.name}: no memory for its answers: {error}") from error
     except BaseException:
         session.close()
         raise

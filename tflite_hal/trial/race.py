@@ -12,7 +12,7 @@ from tflite_hal.remote import RemoteSession
 from tflite_hal.session import Call
 from tflite_hal.trial.proof import Opened
 
-__all__ = ["race"]
+__all__ = ["limit_runs", "race"]
 
 #: Rounds that are always run, after which those far behind leave, and most rounds.
 FIRST_ROUNDS: Final = 3
@@ -37,7 +37,7 @@ def race(opened: Sequence[Opened], inputs: Sequence[Any]) -> list[float | Tflite
     calls: dict[int, Call] = {}
     for place, one in enumerate(opened):
         try:
-            calls[place] = one.session.prepare()
+            calls[place] = one.session.prepare(None, [array.shape for array in inputs])
             calls[place].run(inputs)  # the first run of a session is slower
         except TfliteHalError as error:
             ended[place] = error
@@ -49,13 +49,18 @@ def race(opened: Sequence[Opened], inputs: Sequence[Any]) -> list[float | Tflite
                     times[place].append(_timed(calls[place], inputs))
                 except TfliteHalError as error:
                     ended[place] = error
+                    times[place].clear()
         if round_number + 1 >= FIRST_ROUNDS and time.perf_counter() - started > ENOUGH:
             break
-    for failure in ended.values():
-        failure.stage = failure.stage or "run"
     for place, one in enumerate(opened):
         if place not in ended:
-            _finish(one, max(times[place]))
+            try:
+                one.session.reset()
+                limit_runs(one, max(times[place]))
+            except TfliteHalError as error:
+                ended[place] = error
+    for failure in ended.values():
+        failure.stage = failure.stage or "run"
     return [ended.get(place) or statistics.median(times[place]) * 1e3 for place in range(len(opened))]
 
 
@@ -73,7 +78,7 @@ def _still_in(times: Sequence[Sequence[float]], round_number: int) -> list[int]:
     return [place for place in everyone if times[place] and min(times[place]) <= FAR_BEHIND * best]
 
 
-def _finish(one: Opened, slowest: float) -> None:
-    one.session.reset()
-    if isinstance(one.session, RemoteSession) and not one.session.limited:
+def limit_runs(one: Opened, slowest: float) -> None:
+    """Give runs in a worker a time limit that fits what was measured, in seconds; 0 is not measured."""
+    if slowest and isinstance(one.session, RemoteSession) and not one.session.limited:
         one.session.run_limit = max(LEAST_LIMIT, MARGIN * slowest)

@@ -42,6 +42,7 @@ class Verdict(NamedTuple):
     attempt: Mapping[str, Any]  #: as its ``to_dict`` and the caller had it
     when: float  #: seconds since the epoch
     state: str  #: ``finished``; ``started``: by a process that is there; ``interrupted``: by one that is gone
+    same_boot: bool = False  #: whether it was written since the system started
 
     @property
     def remedy(self) -> str:
@@ -233,7 +234,8 @@ class Verdicts:
             raise ValueError("it is about something else than its name says")
         if outcome is None:
             state = "started" if self._still_runs(key, process) else "interrupted"
-            return Verdict(key, parts, None, attempt, when, state)
+            boot = this_process().boot
+            return Verdict(key, parts, None, attempt, when, state, bool(boot) and boot == process.boot)
         found = Outcome(outcome)
         if found not in _REMEMBERED:
             raise ValueError(f"{found.value} is nothing to remember")

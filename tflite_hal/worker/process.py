@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from tflite_hal.errors import WorkerCrashedError, WorkerError, WorkerHungError
+from tflite_hal.errors import WorkerCrashedError, WorkerError, WorkerGoneError, WorkerHungError
 from tflite_hal.worker.protocol import Channel, Reply, rebuilt_error, socket_pair
 from tflite_hal.worker.zygote import Zygote, last_words, new_words, search_path
 
@@ -122,8 +122,11 @@ class Worker:
 
     def _crash(self, stage: str) -> WorkerError:
         self._channel.end()
-        ending = _how_it_ended(self._zygote.wait(self.pid))
-        return WorkerCrashedError(f"{self.label}: {ending} while {stage}{self._last_words()}")
+        status = self._zygote.wait(self.pid)
+        reason = f"{self.label}: {_how_it_ended(status)} while {stage}{self._last_words()}"
+        # Its own code does not do that: someone did, or the system for want of memory.
+        killed = status is None or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL)
+        return WorkerGoneError(reason) if killed else WorkerCrashedError(reason)
 
     def _last_words(self) -> str:
         said = last_words(self._words)
@@ -137,8 +140,8 @@ class Worker:
     def _check(self) -> None:
         if self._owner != os.getpid():
             raise WorkerError(f"{self.label}: belongs to the process that forked this one")
-        if self._failure is not None:
-            raise type(self._failure)(self._failure.reason, remedy=self._failure.remedy)
+        if self._failure is not None:  # another's request ended it
+            raise WorkerGoneError(self._failure.reason, remedy=self._failure.remedy)
 
     def close(self) -> None:
         """End the worker; sessions still open in it are lost. May be called twice."""
