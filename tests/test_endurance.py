@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
-from tflite_hal import Runner, WorkerCrashedError
+from tflite_hal import Runner, WorkerGoneError
 from tflite_hal.worker import shutdown, start_worker
 
 #: Its call tells that it has begun and then never ends, as often as the file ``hold`` says.
@@ -360,7 +360,7 @@ def test_a_worker_that_ends_unnoticed_is_no_zombie() -> None:
         threading.Event().wait(0.01)
     else:
         pytest.fail(f"process {worker.pid} is {psutil.Process(worker.pid).status()}")
-    with pytest.raises(WorkerCrashedError, match="killed by SIGKILL"):  # and how it ended is still known
+    with pytest.raises(WorkerGoneError, match="killed by SIGKILL"):  # and how it ended is still known
         worker.request("plugin", limit=5, stage="x", module="json", plugin="x")
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import importlib.util
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, NamedTuple
@@ -61,7 +61,7 @@ class Plugin(NamedTuple):
         """The time of change and the size of a third party's module, "" where it is no single file: the
         code of an editable installation changes under the same version."""
         try:
-            spec = None if self.builtin else importlib.util.find_spec(self.module.partition(".")[0])
+            spec = None if self.builtin else PathFinder.find_spec(self.module.partition(".")[0])
             found = Path(spec.origin).stat() if spec is not None and spec.origin else None
         except (ImportError, ValueError, OSError):
             return ""
