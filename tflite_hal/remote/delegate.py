@@ -70,12 +70,7 @@ class RemoteDelegate(Delegate):
 
     def supports(self, model: Model, device: Device) -> str | None:
         """See :meth:`Delegate.supports`; the worker reads the model itself."""
-        answer = self._ask(
-            "supports",
-            blob=model.data if model.path is None else b"",
-            model=model.path,
-            device=device.to_dict(),
-        )
+        answer = self._ask("supports", **sent(model), device=device.to_dict())
         return self._checked(lambda: None if answer is None else _text(answer), "supports")
 
     def configurations(
@@ -83,13 +78,7 @@ class RemoteDelegate(Delegate):
     ) -> Sequence[Configuration]:
         """See :meth:`Delegate.configurations`; the worker reads the model itself."""
         path = None if profile is None else profile.path
-        answer = self._ask(
-            "configurations",
-            blob=model.data if model.path is None else b"",
-            model=model.path,
-            device=device.to_dict(),
-            profile=path,
-        )
+        answer = self._ask("configurations", **sent(model), device=device.to_dict(), profile=path)
         return self._checked(lambda: [_configuration(one) for one in answer], "configurations")
 
     def limits(self, device: Device) -> Mapping[str, float]:

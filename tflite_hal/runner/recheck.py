@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 
 from tflite_hal.accuracy import Check, Grade, compare, model_kind
-from tflite_hal.delegate import Configuration, Device
 from tflite_hal.errors import InputError
-from tflite_hal.kernels import BuiltinKernels
 from tflite_hal.model import Model
 from tflite_hal.runner.request import Request
 from tflite_hal.runtime import Runtime
 from tflite_hal.selection import Selection
 from tflite_hal.session import Session
+from tflite_hal.trial import builtin_candidate
 
 __all__ = ["Recheck"]
 
@@ -76,8 +75,8 @@ class Recheck:
 
     def _answer(self, signature: str | None, arrays: Arrays) -> Arrays:
         if self._session is None:
-            device, configuration = Device("cpu", "cpu"), Configuration(threads=1)
-            self._session = BuiltinKernels().open(self._model, device, configuration, self._runtime)
+            kernels, device, configuration, runtime = builtin_candidate(self._runtime)[:4]
+            self._session = kernels.open(self._model, device, configuration, runtime)
         return self._session.prepare(signature, [array.shape for array in arrays]).run(arrays)
 
     def close(self) -> None:

@@ -158,11 +158,11 @@ def terms_of(
     model: Model,
     *,
     check: Check | None,
-    prefer: str,
-    isolate: str | bool,
-    open_timeout: float | None,
-    timeout: float | None,
-    verdicts: Verdicts,
+    prefer: str = "order",
+    isolate: str | bool = "auto",
+    open_timeout: float | None = None,
+    timeout: float | None = None,
+    verdicts: Verdicts | None = None,
 ) -> Terms:
     """Return the terms of a choice, with the check's samples as the model's tensors.
 
@@ -184,7 +184,7 @@ def terms_of(
     of_profile = check is None
     check = validated(Check() if check is None else check)
     samples = [_converted(model, sample) for sample in check.samples or ()]
-    return Terms(check, samples, prefer, isolate, limits, of_profile, verdicts)
+    return Terms(check, samples, prefer, isolate, limits, of_profile, verdicts or Verdicts(None))
 
 
 def _converted(model: Model, sample: Any) -> list[Any]:

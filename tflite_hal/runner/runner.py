@@ -83,13 +83,13 @@ class Runner:
                 remedy.
             RuntimeUnavailableError: no runtime, or not the one asked for.
         """
-        request = explicit_request(device, delegate, options, threads)
         self._start(
             model,
-            request._replace(
-                profile=checked_profile(profile), runtime=runtime, recheck=checked_count(recheck)
-            ),
-            checked_listener(on_event),
+            explicit_request(device, delegate, options, threads),
+            on_event,
+            profile=profile,
+            runtime=runtime,
+            recheck=recheck,
             check=check,
             prefer="order",
             isolate=isolate,
@@ -136,14 +136,14 @@ class Runner:
         Raises:
             NoDelegateError: nothing that is allowed answers; has the selection.
         """
-        request = automatic_request(delegates, exclude, device, threads, fallback)
         runner = cls.__new__(cls)
         runner._start(
             model,
-            request._replace(
-                profile=checked_profile(profile), runtime=runtime, recheck=checked_count(recheck)
-            ),
-            checked_listener(on_event),
+            automatic_request(delegates, exclude, device, threads, fallback),
+            on_event,
+            profile=profile,
+            runtime=runtime,
+            recheck=recheck,
             check=check,
             prefer=prefer,
             isolate=isolate,
@@ -157,10 +157,17 @@ class Runner:
         model: str | os.PathLike[str] | bytes,
         request: Request,
         on_event: Callable[[Event], None] | None,
+        *,
+        profile: str | os.PathLike[str] | None,
+        runtime: str | None,
+        recheck: int,
         **terms: Any,
     ) -> None:
+        request = request._replace(
+            profile=checked_profile(profile), runtime=runtime, recheck=checked_count(recheck)
+        )
         self._interfaces: dict[str | None, Interface] = {}
-        self._events = Events(on_event)
+        self._events = Events(checked_listener(on_event))
         verdicts = Verdicts(cache_folder())
         self._model = read_model(model, known_hash=verdicts.model_sha256)
         request = request._replace(terms=terms_of(self._model, **terms, verdicts=verdicts))

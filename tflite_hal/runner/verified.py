@@ -12,7 +12,6 @@ from tflite_hal.runner.request import Request, terms_of
 from tflite_hal.runtime import load_runtime
 from tflite_hal.selection import Selection, Wish
 from tflite_hal.trial import verify
-from tflite_hal.verdicts import Verdicts
 
 __all__ = ["verified"]
 
@@ -33,15 +32,7 @@ def verified(
         ModelError, InputError, DelegateError, RuntimeUnavailableError: as :meth:`Runner.auto`.
     """
     opened = read_model(model)
-    terms = terms_of(
-        opened,
-        check=check,
-        prefer="order",
-        isolate="auto",
-        open_timeout=None,
-        timeout=None,
-        verdicts=Verdicts(None),
-    )
+    terms = terms_of(opened, check=check)
     wish = Wish(delegates, device, cpu_last=False)
     request = Request(wish, explicit=True, runtime=runtime, terms=terms)
     selection, (found, refused, _), _, _ = find_for(opened, load_runtime(runtime), request)

@@ -1,6 +1,7 @@
 """Tries candidates: opens them where they can do no harm, compares their answers, times them."""
 
 from tflite_hal.trial.choosing import Chosen, choose
+from tflite_hal.trial.gate import builtin_candidate
 from tflite_hal.trial.inputs import seeded_inputs
 from tflite_hal.trial.memory import Memory
 from tflite_hal.trial.proof import Opened, Terms, open_candidate, outcome_of
@@ -11,6 +12,7 @@ __all__ = [
     "Memory",
     "Opened",
     "Terms",
+    "builtin_candidate",
     "choose",
     "open_candidate",
     "outcome_of",

@@ -74,14 +74,16 @@ class _Choice:
         self._memory = memory
         self._gate = Gate(model, terms, found[0].runtime)
         self._by_order = terms.prefer == "order" or not self._gate.inputs
+        self._recalled: dict[int, Attempt] = {}  # by place, where nothing has to be tried
         self._right: list[_Right] = []
         self._failures: list[tuple[Candidate, TfliteHalError]] = []
 
     def is_known(self) -> bool:
         """Whether all that would be tried is remembered."""
         attempts: list[Attempt] = []
+        recalled: dict[int, Attempt] = {}
         found = False
-        for candidate in self._found:
+        for place, candidate in enumerate(self._found):
             if why_untried(candidate, attempts, found and self._by_order):
                 continue
             try:
@@ -91,7 +93,9 @@ class _Choice:
             if known is None:
                 return False
             attempts.append(known)
+            recalled[place] = known
             found = found or known.outcome in (Outcome.CHOSEN, Outcome.SLOWER)
+        self._recalled = recalled
         return True
 
     def make(self) -> Chosen:
@@ -117,7 +121,7 @@ class _Choice:
         if reason:
             return Attempt.of(candidate, Outcome.UNTRIED, reason=reason)
         try:
-            known = self._memory.recall(candidate)
+            known = self._recalled.get(len(self._attempts)) or self._memory.recall(candidate)
             if known is None:
                 with self._memory.trying(candidate):
                     return self._tried(candidate)

@@ -15,7 +15,7 @@ from tflite_hal.selection import Attempt, Candidate, Outcome, is_own_cpu
 from tflite_hal.trial.inputs import Inputs
 from tflite_hal.trial.proof import Answers, Opened, Proof, Terms, prove
 
-__all__ = ["Gate", "why_untried"]
+__all__ = ["Gate", "builtin_candidate", "why_untried"]
 
 #: Seconds the built-in kernels may take.
 PATIENT: Final = {"open": 60.0, "run": 600.0}
@@ -37,14 +37,18 @@ def why_untried(candidate: Candidate, attempts: Sequence[Attempt], found: bool) 
     return ""
 
 
+def builtin_candidate(runtime: Runtime) -> Candidate:
+    """Return the runtime's own kernels, which all others are compared with."""
+    return Candidate(BuiltinKernels(), Device("cpu", "cpu"), Configuration(threads=1), runtime)
+
+
 class Gate:
     """One model's inputs and the built-in kernels' answers to them, made when first needed."""
 
     def __init__(self, model: Model, terms: Terms, runtime: Runtime) -> None:
         self._model = model
         self._terms = terms
-        kernels, device = BuiltinKernels(), Device("cpu", "cpu")
-        self._builtin = Candidate(kernels, device, Configuration(threads=1), runtime)
+        self.measure = builtin_candidate(runtime)
         self.inputs = Inputs(model.info, terms.samples, terms.check.seeded)
         self._reference: Proof | TfliteHalError | None = None
 
@@ -76,8 +80,8 @@ class Gate:
         )
 
     def _is_builtin(self, candidate: Candidate) -> bool:
-        builtin = self._builtin
-        return candidate[2:4] == builtin[2:4] and candidate.delegate.name == builtin.delegate.name
+        measure = self.measure
+        return candidate[2:4] == measure[2:4] and candidate.delegate.name == measure.delegate.name
 
     def _graded(self, candidate: Candidate, comparison: Comparison | None) -> Outcome:
         """Return CHOSEN for what may be used. What ships with the runtime may be degraded: its kernels
@@ -102,7 +106,7 @@ class Gate:
         # The caller's limits are for the candidates: the measure may be slower than what it measures.
         terms = self._terms._replace(limits=PATIENT)
         try:
-            proof = prove(self._builtin, self._model, self.inputs, terms, least=self.inputs.own + FEW_INPUTS)
+            proof = prove(self.measure, self._model, self.inputs, terms, least=self.inputs.own + FEW_INPUTS)
         except TfliteHalError as error:
             return error
         self.inputs.keep(len(proof.answers))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -147,8 +146,7 @@ def _open_here(candidate: Candidate, model: Model) -> Opened:
     except TfliteHalError:
         raise
     except Exception as error:
-        place = traceback.format_exception(type(error), error, error.__traceback__)[-2:]
-        raise rebuilt_error(described_error(error, " ".join("".join(place).split())[-300:])) from error
+        raise rebuilt_error(described_error(error)) from error
     return Opened(candidate, session, (time.perf_counter() - started) * 1e3)
 
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from tflite_hal.delegate import Configuration, Device
 from tflite_hal.errors import TfliteHalError
-from tflite_hal.kernels import BuiltinKernels
 from tflite_hal.model import Model
-from tflite_hal.runtime import Runtime
 from tflite_hal.selection import Attempt, Candidate, Outcome
 from tflite_hal.trial.gate import Gate, why_untried
 from tflite_hal.trial.proof import Terms, failed
@@ -28,7 +25,7 @@ def verify(found: Sequence[Candidate], model: Model, terms: Terms) -> list[Attem
     gate = Gate(model, terms, found[0].runtime)
     attempts: list[Attempt] = []
     try:
-        missing = _without_measure(gate, found[0].runtime)
+        missing = _without_measure(gate)
         for candidate in found:
             reason = why_untried(candidate, attempts, False)
             started = time.perf_counter()
@@ -44,10 +41,10 @@ def verify(found: Sequence[Candidate], model: Model, terms: Terms) -> list[Attem
     return attempts
 
 
-def _without_measure(gate: Gate, runtime: Runtime) -> TfliteHalError | None:
+def _without_measure(gate: Gate) -> TfliteHalError | None:
     """Return why nothing can be compared, None where the built-in kernels have answered."""
     try:
-        gate.attempt(Candidate(BuiltinKernels(), Device("cpu", "cpu"), Configuration(threads=1), runtime))
+        gate.attempt(gate.measure)
     except TfliteHalError as error:
         reason = f"there is nothing to compare with, the built-in kernels fail: {error.reason}"
         return TfliteHalError(reason, remedy=error.remedy)

@@ -9,6 +9,7 @@ import os
 import socket
 import struct
 import time
+import traceback
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -282,9 +283,9 @@ def new_memory(size: int = 0) -> int:
     return descriptor
 
 
-def described_error(error: BaseException, place: str) -> dict[str, str]:
-    """Return an exception as the JSON that :func:`rebuilt_error` understands; ``place`` is the end of
-    its traceback, told for exceptions that are not ours."""
+def described_error(error: BaseException) -> dict[str, str]:
+    """Return an exception as the JSON that :func:`rebuilt_error` understands; one that is not ours in one
+    line, with the end of its traceback."""
     if isinstance(error, TfliteHalError):
         return {
             "type": next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__),
@@ -292,7 +293,9 @@ def described_error(error: BaseException, place: str) -> dict[str, str]:
             "remedy": error.remedy,
             "stage": error.stage,
         }
-    return {"type": "DelegateError", "reason": f"{type(error).__name__}: {error} ({place})", "remedy": ""}
+    place = traceback.format_exception(type(error), error, error.__traceback__)[-2:]
+    text, tail = " ".join(str(error).split()), " ".join("".join(place).split())[-300:]
+    return {"type": "DelegateError", "reason": f"{type(error).__name__}: {text} ({tail})", "remedy": ""}
 
 
 def rebuilt_error(described: Mapping[str, str]) -> TfliteHalError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -53,9 +52,7 @@ class Server:
             try:
                 self._handle(request)
             except Exception as error:
-                place = traceback.format_exception(type(error), error, error.__traceback__)[-2:]
-                described = described_error(error, " ".join("".join(place).split())[-300:])
-                self._channel.send({"error": described}, number=request.number)
+                self._channel.send({"error": described_error(error)}, number=request.number)
 
     def _handle(self, request: Reply) -> None:
         if request.kind == b"CALL":
