@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -362,3 +364,9 @@ def test_a_profile_says_how_right_is_right_enough(install, digits: Path, tmp_pat
     with Runner.auto(digits, delegates=["acme"], prefer="order", profile=file, check=Check()) as runner:
         used["caller"] = runner.delegate == "acme"
     assert used == {"none": False, "profile": True, "caller": False}
+
+
+def test_explain_says_where_what_was_asked_for_is_not_there(digits: Path) -> None:
+    command = [sys.executable, "-m", "tflite_hal", "explain", str(digits), "--device", "npu"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "runs on cpu, not on device='npu': no such device on this machine" in done.stderr

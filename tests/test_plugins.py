@@ -310,3 +310,45 @@ def test_a_probe_that_hangs_fails_its_conformance_test_and_ends(install, monkeyp
 
     with pytest.raises(WorkerHungError, match=r"no answer within 1 s while asking acme for probe"):
         Stuck().test_probe_never_raises()
+
+
+REVERSED = """
+
+_open = AcmeDelegate.open
+
+
+def _reversed(self, model, device, configuration, runtime):
+    session = _open(self, model, device, configuration, runtime)
+    prepare = session.prepare
+
+    def reverse(*arguments):
+        call = prepare(*arguments)
+
+        class Reversed:
+            def run(self, arrays):
+                return [array[..., ::-1].copy() for array in call.run(arrays)]
+
+        return Reversed() if configuration.options["mode"] == "exact" else call
+
+    session.prepare = reverse
+    return session
+
+
+AcmeDelegate.open = _reversed
+"""
+
+
+def test_conformance_compares_every_configuration_and_passes_nothing_untried(install) -> None:
+    text = (ROOT / "tests/example_plugin/tflite_hal_acme.py").read_text()
+    install("turned", text + REVERSED)
+    module = importlib.import_module("tflite_hal_turned")
+
+    class Turned(DelegateConformance):
+        delegate = module.AcmeDelegate
+        models = EXAMPLES
+
+    with pytest.raises(AssertionError, match="mode=exact"):
+        Turned().test_it_agrees_with_the_builtin_kernels()
+    Turned.models = []
+    with pytest.raises(pytest.skip.Exception, match="there are none"):
+        Turned().test_it_agrees_with_the_builtin_kernels()

@@ -11,6 +11,7 @@ import pytest
 
 from tflite_hal import Check, Runner, TfliteHalError, TfliteHalWarning
 from tflite_hal.manager import Manager
+from tflite_hal.verdicts import Verdicts
 from tflite_hal.worker import shutdown
 
 EXAMPLE = Path(__file__).parent / "example_plugin" / "tflite_hal_acme.py"
@@ -351,3 +352,51 @@ def test_counts_and_flags_are_checked(digits) -> None:
         Runner.auto(digits, check=Check(seeded=10**9))
     with Runner(digits) as runner, pytest.raises(TfliteHalError, match="dequantize="):
         runner.predict(np.zeros((1, 8, 8, 1), np.int8), dequantize=np.ones(2))
+
+
+def test_an_explicit_choice_that_fails_tells_what_to_do(digits, fault, image) -> None:
+    with Runner(digits, delegate="acme") as runner:
+        fault.write_text("raise")
+        with pytest.raises(TfliteHalError, match="late") as caught:
+            runner.predict(image)
+        assert "Runner.auto" in caught.value.remedy
+        assert [event.kind for event in runner.events] == ["failure"]
+    fault.write_text("flip")
+    with pytest.raises(TfliteHalError, match="differs by") as caught:
+        Runner(digits, delegate="acme", check=Check(seeded=2))  # what was found with others is remembered
+    assert "tflite-hal explain" in caught.value.remedy
+
+
+def test_a_hanging_plugin_is_told_with_how_to_leave_it_out(install, monkeypatch) -> None:
+    monkeypatch.setattr("tflite_hal.manager.IMPORT_LIMIT", 1.0)
+    install("slow", "import threading; threading.Event().wait()")
+    (plugin,) = [p for p in Manager().plugins if p.name == "slow"]
+    assert "TFLITE_HAL_DISABLED_PLUGINS=slow leaves it out" in plugin.problem
+
+
+def test_what_a_plugin_says_is_one_line(digits, install) -> None:
+    opens = "        return InterpreterSession("
+    raises = "        raise RuntimeError('one\\ntwo')\n"
+    install("acme", EXAMPLE.read_text().replace(opens, raises + opens))
+    with pytest.raises(TfliteHalError, match="one two") as caught:
+        Runner(digits, delegate="acme")
+    assert "\n" not in str(caught.value)
+
+
+def test_nobodys_shared_folder_is_to_lose_its_rights(digits, tmp_path, monkeypatch) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    monkeypatch.setenv("TFLITE_HAL_CACHE_DIR", str(shared))
+    with pytest.warns(TfliteHalWarning, match="a folder of your own") as caught:
+        Runner.auto(digits).close()
+    assert "chmod" not in str(caught[0].message)
+
+
+def test_a_warm_start_reads_each_verdict_once(digits, monkeypatch) -> None:
+    Runner.auto(digits).close()
+    read: list[str] = []
+    real = Verdicts.read
+    monkeypatch.setattr(Verdicts, "read", lambda self, key, parts: read.append(key) or real(self, key, parts))
+    Runner.auto(digits).close()
+    assert len(read) == len(set(read)) > 0

@@ -154,7 +154,8 @@ class Manager:
             delegates: list[Delegate] = [remote_delegate(one, holder.get) for one in reply.body["delegates"]]
         except TfliteHalError as error:
             self.lacked_workers |= type(error) is WorkerError
-            return f"{type(error).__name__}: {error}"
+            way = f" (TFLITE_HAL_DISABLED_PLUGINS={point.name} leaves it out)"
+            return f"{type(error).__name__}: {error}{way if isinstance(error, WorkerHungError) else ''}"
         return delegates, [str(folder) for folder in reply.body["folders"]]
 
     def _take(self, point: _Point, delegates: Sequence[Delegate], folders: list[str]) -> None:
@@ -194,7 +195,9 @@ class Manager:
                 probe = delegate.probe(host)  # its worker may have died of something else since it was used
         except Exception as error:
             evidence = f"probe() failed: {type(error).__name__}: {error}"
-            remedy = f"report it to the maker of delegate {name}"
+            remedy = (
+                f"report it to its maker; TFLITE_HAL_DISABLED_PLUGINS={self._plugin_of(name)} leaves it out"
+            )
             probe = Probe((), (Problem("probe", evidence, remedy),))
             self._probe_failures[name] = evidence
             if isinstance(error, WorkerHungError):
@@ -202,6 +205,9 @@ class Manager:
             return probe
         self._probe_failures.pop(name, None)
         return probe
+
+    def _plugin_of(self, delegate: str) -> str:
+        return next((plugin.name for plugin in self._plugins if delegate in plugin.delegates), delegate)
 
     def find(self, name: str) -> Delegate | None:
         """Return the delegate of this name."""

@@ -107,8 +107,9 @@ def explain(
         if not isinstance(error.selection, Selection):
             raise
         selection, events, nothing = error.selection, [], error
+    tabled = {f"{attempt.delegate}: {attempt}" for attempt in selection.attempts}
     for event in events:
-        if event.kind != "fallback":
+        if event.message not in tabled:
             warnings.warn(event.message, TfliteHalWarning, stacklevel=1)
     if as_json:
         show.print_json(selection.to_dict())

@@ -41,4 +41,6 @@ def require_owned(path: Path, at: At, holding: Path | None = None) -> None:
     kept = entry is not None and info.st_mode & stat.S_ISVTX and entry.st_uid in trusted
     if info.st_mode & 0o022 and not kept:
         reason = f"{at}: {path} has mode {info.st_mode & 0o7777:04o}: others could change what is run"
-        raise ProfileError(reason, remedy=f"chmod go-w {quoted}")
+        # Everybody's folder, such as /tmp, has to stay so.
+        remedy = "use a folder of your own" if info.st_mode & stat.S_ISVTX else f"chmod go-w {quoted}"
+        raise ProfileError(reason, remedy=remedy)

@@ -9,7 +9,7 @@ import numpy as np
 from tflite_hal.errors import ClosedError, DelegateError, TfliteHalError, WorkerError
 from tflite_hal.model import Model
 from tflite_hal.runner import rest
-from tflite_hal.runner.choice import choose_for
+from tflite_hal.runner.choice import OTHERS, choose_for
 from tflite_hal.runner.events import Events
 from tflite_hal.runner.recheck import Recheck
 from tflite_hal.runner.request import Request
@@ -21,6 +21,15 @@ from tflite_hal.trial import Memory, Opened, choose, open_candidate, outcome_of
 __all__ = ["Active"]
 
 Arrays = list[np.ndarray[Any, Any]]
+
+
+def _with_remedy(error: TfliteHalError) -> TfliteHalError:
+    """Return an error that says what to do, if only to use another device."""
+    if error.remedy:
+        return error
+    told = type(error)(error.reason, remedy=OTHERS)
+    told.stage = error.stage
+    return told
 
 
 class Active:
@@ -121,10 +130,12 @@ class Active:
         all have refused it, it was the request's fault, and none of them rests."""
         failing = self.opened.candidate
         if not self._request.falls_back:
+            told = _with_remedy(error)
+            self._events.record("failure", f"{self._name()} failed while running: {error}", warn=False)
             if isinstance(error, WorkerError):
                 rest.failed(failing)
-                self._lost = error
-            raise error
+                self._lost = told
+            raise told from error
         pause = rest.failed(failing)
         self._mark(failing, outcome_of(error), error.reason)
         place = self._order.index(failing)
@@ -223,7 +234,8 @@ class Active:
         later = self._order[self._order.index(wrong) + 1 :]
         self._order.remove(wrong)
         if not self._request.falls_back:
-            self._lost = DelegateError(message)
+            self._events.record("failure", message, warn=False)
+            self._lost = DelegateError(message, remedy=OTHERS)
             raise self._lost
         if not any(self._switch(candidate) for candidate in later):
             self._lost = DelegateError(f"{message}; nothing else can be opened")

@@ -6,7 +6,7 @@ import difflib
 import os
 import threading
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -40,7 +40,7 @@ from tflite_hal.selection import (
 )
 from tflite_hal.trial import Opened, Terms, choose
 
-__all__ = ["Choice", "choose_for"]
+__all__ = ["OTHERS", "Choice", "choose_for"]
 
 
 class Found(NamedTuple):
@@ -155,6 +155,9 @@ def _not_needed(found: Sequence[Candidate], selection: Selection, request: Reque
     return [one for one, end in rest if end is Outcome.UNTRIED and not one.configuration.remedy]
 
 
+#: What to do where one device was asked for, and nothing better is known.
+OTHERS: Final = "Runner.auto takes what answers rightly; tflite-hal explain shows it"
+
 #: What is told of an attempt, also where nobody asked for it.
 _LOUD = (Outcome.FAILED, Outcome.CRASHED, Outcome.HUNG, Outcome.WRONG, Outcome.DEGRADED)
 
@@ -193,7 +196,7 @@ def _check_names(wish: Wish, delegates: Sequence[Delegate], manager: Manager) ->
         if name not in known:
             problem = manager.why_not(name)
             if problem:
-                raise DelegateError(f"delegate {name!r} can't be used: its plugin is not: {problem}")
+                raise DelegateError(f"delegate {name!r} can't be used: plugin {name}: {problem}")
             close = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise DelegateError(
@@ -246,7 +249,8 @@ def _nothing_answers(
     # A reason that begins with the model's name is about the model, wherever it was tried.
     about_model = told.reason.startswith(model.name)
     text = told.reason if about_model else f"{model.name} can't run on {place}: {told.reason}"
-    return NoDelegateError(text, remedy=told.remedy, selection=selection)
+    remedy = told.remedy or (OTHERS if request.explicit else "")
+    return NoDelegateError(text, remedy=remedy, selection=selection)
 
 
 def _most_telling(tried: Sequence[Attempt], explicit: bool) -> Attempt:
