@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tflite_hal import Check, Runner, TfliteHalError, TfliteHalWarning
+from tflite_hal import Check, ModelError, Runner, TfliteHalError, TfliteHalWarning, read_model
 from tflite_hal.manager import Manager
 from tflite_hal.verdicts import Verdicts
 from tflite_hal.worker import shutdown
@@ -400,3 +401,72 @@ def test_a_warm_start_reads_each_verdict_once(digits, monkeypatch) -> None:
     monkeypatch.setattr(Verdicts, "read", lambda self, key, parts: read.append(key) or real(self, key, parts))
     Runner.auto(digits).close()
     assert len(read) == len(set(read)) > 0
+
+
+@pytest.fixture
+def own(tmp_path: Path, digits: Path) -> Path:
+    return Path(shutil.copy(digits, tmp_path / "own.tflite"))
+
+
+def replace(own: Path) -> None:
+    """Put a model with the same tensors and other weights in its place."""
+    changed = bytearray(own.read_bytes())
+    for place in range(len(changed) // 2, len(changed) // 2 + 200):
+        changed[place] ^= 0x15
+    aside = own.with_suffix(".new")
+    aside.write_bytes(changed)
+    aside.replace(own)
+
+
+def test_a_model_says_that_its_file_is_another_one(own: Path) -> None:
+    model, kept, data = read_model(own), read_model(own), own.read_bytes()
+    assert kept.data == data
+    model.require_unchanged()
+    replace(own)
+    with pytest.raises(ModelError, match="was replaced after it was opened"):
+        model.require_unchanged()
+    with pytest.raises(ModelError, match="was replaced after it was opened"):
+        _ = model.data
+    assert kept.data == data
+    own.unlink()
+    with pytest.raises(ModelError, match=r"was removed after it was opened.*make a new Runner"):
+        model.require_unchanged()
+    read_model(data).require_unchanged()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_answers_are_compared_with_no_other_models(own, fault, preferred, image) -> None:
+    with Runner.auto(own, **ACME, recheck=1) as runner:
+        replace(own)
+        first = runner.predict(image)
+        assert np.array_equal(first, runner.predict(image))
+        told = [event.message for event in runner.events if event.kind == "recheck"]
+        assert len(told) == 1
+        assert "was replaced" in told[0]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("change", [replace, Path.unlink])
+def test_another_models_answer_takes_over_for_nothing(own, fault, preferred, image, change) -> None:
+    with Runner.auto(own, delegates=["acme"], exclude=["xnnpack"]) as runner:
+        assert runner.delegate == "acme"
+        change(own)
+        fault.write_text("raise")
+        with pytest.raises(TfliteHalError, match="late"):
+            runner.predict(image)
+        assert any("after it was opened" in event.message for event in runner.events)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_opens_no_other_model(own, image) -> None:
+    with Runner.auto(own) as runner:
+        runner.predict(image)
+        replace(own)
+        child = os.fork()
+        if child == 0:
+            try:
+                runner.predict(image)
+            except ModelError as error:
+                os._exit(3 if "was replaced" in str(error) else 4)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3

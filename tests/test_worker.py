@@ -14,7 +14,15 @@ from pathlib import Path
 import pytest
 
 from tflite_hal import worker
-from tflite_hal.errors import DelegateError, WorkerCrashedError, WorkerError, WorkerGoneError, WorkerHungError
+from tflite_hal.errors import (
+    DelegateError,
+    ModelError,
+    WorkerCrashedError,
+    WorkerError,
+    WorkerGoneError,
+    WorkerHungError,
+)
+from tflite_hal.model import read_model
 from tflite_hal.worker import Channel, SharedArrays, Worker, rebuilt_error, start_worker
 
 
@@ -469,3 +477,28 @@ def test_without_a_temporary_folder(digits: Path) -> None:
         check=False,
     )
     assert done.stdout == "xnnpack []\n", done.stderr[-2000:]
+
+
+def test_a_worker_opens_no_other_model_than_its_parent_read(tmp_path: Path, digits: Path) -> None:
+    """It looks for itself: the file may be replaced after the parent has looked."""
+    own = tmp_path / "own.tflite"
+    own.write_bytes(digits.read_bytes())
+    stamp = read_model(own).stamp
+    aside = tmp_path / "aside"
+    aside.write_bytes(digits.read_bytes())
+    aside.replace(own)
+    one = start_worker("a", runtime=None)
+    with pytest.raises(ModelError, match="was replaced after it was opened"):
+        one.request(
+            "open",
+            limit=10,
+            stage="opening",
+            session=1,
+            delegate="tflite_hal.kernels:BuiltinKernels",
+            model=str(own),
+            stamp=stamp,
+            device={"id": "cpu", "kind": "cpu"},
+            configuration={},
+            runtime=None,
+        )
+    one.close()

@@ -13,8 +13,9 @@ import numpy as np
 from tflite_hal.errors import ModelError
 from tflite_hal.model.flatfile import DAMAGE, Flatfile, NoSuchNumber, names, within
 from tflite_hal.model.info import ModelInfo, Operator, Quantization, Signature, TensorSpec
+from tflite_hal.model.source import Model, read_file
 
-__all__ = ["Model", "read_model"]
+__all__ = ["read_model"]
 
 #: First bytes of files that are given by mistake, and what they are.
 _MISTAKES: Final = (
@@ -49,34 +50,6 @@ _NUMPY_TYPES: Final = {
 _VARIABLE_OPERATORS: Final = {"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE"}
 
 
-class Model:
-    """A model's file or bytes, and what is known about it.
-
-    Attributes:
-        path: absolute path, None for bytes.
-        name: for messages.
-        info: what is in it.
-    """
-
-    __slots__ = ("_data", "info", "name", "path")
-
-    def __init__(self, path: str | None, data: bytes | None, name: str, info: ModelInfo) -> None:
-        self.path = path
-        self._data = data
-        self.name = name
-        self.info = info
-
-    @property
-    def data(self) -> bytes:
-        """The bytes; read from the file where it was given by path."""
-        if self._data is None:
-            self._data = _read_file(str(self.path))
-        return self._data
-
-    def __repr__(self) -> str:
-        return f"<Model {self.name}>"
-
-
 def read_model(
     source: str | os.PathLike[str] | bytes | Model,
     *,
@@ -103,29 +76,15 @@ def read_model(
         path = str(Path(source).absolute())
     except TypeError as error:
         raise ModelError(f"a model is a path or bytes, not {type(source).__name__}") from error
-    data = _read_file(path)
+    data, stamp = read_file(path)
     known = _sha256(data) if known_hash is None else known_hash(path, lambda: _sha256(data))
-    return Model(path, None, Path(path).name, _read(data, path, known))
+    return Model(path, None, Path(path).name, _read(data, path, known), stamp)
 
 
 def _sha256(data: bytes) -> str:
     import hashlib  # costs 2 ms
 
     return hashlib.sha256(data).hexdigest()
-
-
-def _read_file(path: str) -> bytes:
-    try:
-        if Path(path).is_char_device():
-            raise ModelError(f"{path} is a device, not a file")  # reading it may never end
-        return Path(path).read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        saved = "it is a SavedModel: convert it to .tflite first"
-        remedy = (
-            saved if isinstance(error, IsADirectoryError) and Path(path, "saved_model.pb").exists() else ""
-        )
-        raise ModelError(f"{path}: {reason}", remedy=remedy) from error
 
 
 def _read(data: bytes, name: str, sha256: str) -> ModelInfo:

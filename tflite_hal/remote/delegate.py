@@ -166,5 +166,10 @@ def reference(delegate: Delegate) -> str:
 
 
 def sent(model: Model) -> dict[str, Any]:
-    """Return what makes a worker read the same model."""
-    return {"model": model.path, "blob": model.data if model.path is None else b""}
+    """Return what makes a worker read the same model.
+
+    Raises:
+        ModelError: another file is under its path by now.
+    """
+    model.require_unchanged()
+    return {"model": model.path, "stamp": model.stamp, "blob": model.data if model.path is None else b""}

@@ -75,6 +75,7 @@ class Recheck:
 
     def _answer(self, signature: str | None, arrays: Arrays) -> Arrays:
         if self._session is None:
+            self._model.require_unchanged()
             kernels, device, configuration, runtime = builtin_candidate(self._runtime)[:4]
             self._session = kernels.open(self._model, device, configuration, runtime)
         return self._session.prepare(signature, [array.shape for array in arrays]).run(arrays)

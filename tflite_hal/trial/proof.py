@@ -139,6 +139,7 @@ def open_candidate(candidate: Candidate, model: Model, terms: Terms) -> Opened:
 
 
 def _open_here(candidate: Candidate, model: Model) -> Opened:
+    model.require_unchanged()
     started = time.perf_counter()
     # A delegate's own code: whatever it raises is told as in a worker.
     try:

@@ -91,7 +91,7 @@ class Server:
         if "host" in arguments:
             given.append(HostInfo.from_dict(arguments["host"]))
         if "model" in arguments:
-            given.append(read_model(blob or arguments["model"]))
+            given.append(_model(arguments["model"], arguments["stamp"], blob))
         if "device" in arguments:
             given.append(Device(**arguments["device"]))
         if "profile" in arguments:
@@ -120,12 +120,13 @@ class Server:
         session: int,
         delegate: str,
         model: str | None,
+        stamp: list[int] | None,
         device: dict[str, Any],
         configuration: dict[str, Any],
         runtime: str,
         blob: bytes = b"",
     ) -> dict[str, Any]:
-        source = read_model(blob if model is None else model)
+        source = _model(model, stamp, blob)
         opened = self._delegate(delegate).open(
             source, Device(**device), Configuration(**configuration), load_runtime(runtime)
         )
@@ -164,6 +165,13 @@ class Server:
         if found is not None:
             found[0].close()
         return {}
+
+
+def _model(path: str | None, stamp: list[int] | None, blob: bytes) -> Model:
+    """Read the model that the parent has read."""
+    model = read_model(blob if path is None else path)
+    model.require(None if stamp is None else (stamp[0], stamp[1], stamp[2], stamp[3]))
+    return model
 
 
 class _Prepared:
