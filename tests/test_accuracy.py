@@ -1,6 +1,7 @@
 """How right an answer is: the measured cases, every kind of failure, properties, the real models."""
 
 import json
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -456,3 +457,31 @@ def test_float_in_and_out_around_integers_is_quantised(digits: Path, digits_floa
     around = info._replace(precision="hybrid", operators=(*info.operators, quantize))
     assert model_kind(around) == "quantized"
     assert model_kind(info._replace(precision="int8")) == "quantized"
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_comparing_large_answers_takes_little_memory(dtype: str) -> None:
+    """Its own, beside the answers: a segmentation map may have 20 MB."""
+    random = np.random.default_rng(0)
+    right = [random.integers(0, 255, (1, 1 << 21)).astype(dtype) for _ in range(3)]
+    own = [one + (np.arange(one.size) % 7 == 0).astype(dtype) for one in right]
+    tracemalloc.start()
+    try:
+        found = grade(right, own)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.error == pytest.approx(1 / 256 if dtype == "uint8" else 1 / 254)
+    assert peak < 2 * right[0].size + (8 << 20)
+
+
+@given(hnp.arrays(np.int8, st.tuples(st.just(1), st.integers(1, 300))), st.integers(1, 50), st.data())
+def test_pieces_change_nothing(right, size, data) -> None:
+    """Whatever is converted at a time, the figures are those of the whole."""
+    own = data.draw(hnp.arrays(np.int8, right.shape))
+    whole = grade([right], [own])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tflite_hal.accuracy.output._PIECE", size)
+        found = grade([right], [own])
+    assert found._replace(cosine=None) == whole._replace(cosine=None)
+    assert found.cosine == pytest.approx(whole.cosine, abs=1e-12)

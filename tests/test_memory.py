@@ -4,12 +4,18 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tflite_hal import Check, Outcome, Runner, TfliteHalWarning
+from tflite_hal.delegate import Device
+from tflite_hal.model import read_model
+from tflite_hal.runtime import load_runtime
+from tflite_hal.trial import Memory, Terms, builtin_candidate
+from tflite_hal.verdicts import Verdicts
 from tflite_hal.worker import process
 
 EXAMPLE = Path(__file__).parent / "example_plugin" / "tflite_hal_acme.py"
@@ -86,10 +92,11 @@ def test_a_crash_is_not_repeated(install, digits: Path, started) -> None:
 def test_a_hang_is_tried_again_with_more_time(install, digits: Path, started) -> None:
     install("acme", CRASHING.replace("os.kill(os.getpid(), 11)", "__import__('threading').Event().wait()"))
     outcomes = []
-    for limit in (0.5, 0.5, 1.0):
-        with Runner.auto(digits, open_timeout=limit, fallback="never", check=Check(seeded=1)) as runner:
+    for limit, run in ((0.5, 1.0), (0.5, 1.0), (0.5, 60.0), (1.0, 1.0)):
+        limits = {"open_timeout": limit, "timeout": run}  # more time to run does not help one that opens
+        with Runner.auto(digits, **limits, fallback="never", check=Check(seeded=1)) as runner:
             outcomes.append(next(a.outcome for a in runner.selection.attempts if a.delegate == "acme"))
-    assert outcomes == [Outcome.HUNG, Outcome.QUARANTINED, Outcome.HUNG]
+    assert outcomes == [Outcome.HUNG, Outcome.QUARANTINED, Outcome.QUARANTINED, Outcome.HUNG]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -200,3 +207,44 @@ def test_a_damaged_verdict_is_none(digits: Path, cache: Path, started) -> None:
     with Runner.auto(digits) as runner:
         assert runner.events == []
     assert started
+
+
+def test_times_of_different_choices_are_not_compared(install, digits: Path) -> None:
+    """Each was measured beside others than now, perhaps on a machine that was busy then."""
+    install("acme", EXAMPLE.read_text())
+
+    def races(*exclude: str) -> set[str]:
+        with Runner.auto(digits, exclude=exclude) as runner:
+            return {a.race for a in runner.selection.attempts if a.latency_ms is not None}
+
+    first, second = races("builtin", "acme"), races("xnnpack")
+    together = races()
+    assert [len(found) for found in (first, second, together)] == [1, 1, 1]
+    assert len(first | second | together) == 3
+    assert races() == races("acme") == together  # known, and measured beside each other
+
+
+def test_a_device_is_tried_with_one_model_at_a_time(digits: Path, digits_float: Path, tmp_path: Path) -> None:
+    """Many take one process at a time; the CPU takes all."""
+    npu = builtin_candidate(load_runtime())._replace(device=Device("npu:0", "npu"))
+    cpu = npu._replace(device=Device("cpu", "cpu"))
+    verdicts = [Verdicts(tmp_path / "cache"), Verdicts(tmp_path / "cache")]
+    lock, taken = Verdicts.lock, []
+
+    @contextmanager
+    def noted(self, key: str, limit: float):
+        with lock(self, key, 0.0) as held:
+            taken.append(held)
+            yield held
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Verdicts, "lock", noted)
+        first, second = (
+            Memory(one, read_model(path), Terms(), {})
+            for one, path in zip(verdicts, (digits, digits_float), strict=True)
+        )
+        with first.trying(npu), second.trying(npu):
+            assert taken == [True, True, False, True]  # the device's, the trial's
+        taken.clear()
+        with first.trying(cpu), second.trying(cpu):
+            assert taken == [True, True]

@@ -18,6 +18,7 @@ import tflite
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tflite_hal import Check, NoDelegateError, Runner
 from tflite_hal.errors import InputError, ModelError
 from tflite_hal.model import Model, Operator, TensorSpec, read_model
 from tflite_hal.runtime import load_runtime, runtime_statuses
@@ -82,9 +83,10 @@ def operator_code(builder, code: int, custom: str | None) -> int:
     return tflite.OperatorCodeEnd(builder)
 
 
-def subgraph(builder, name: str | bytes, kind: int, **options) -> int:
-    """One operator: x, and the tensor ``name``, to y."""
-    tensors = [tensor(builder, each, kind, **options) for each in ("x", name, "y")]
+def subgraph(builder, name: str | bytes, kind: int, gives: int | None = None, **options) -> int:
+    """One operator: x, and the tensor ``name``, to y, which may be of another kind."""
+    kinds = (kind, kind, kind if gives is None else gives)
+    tensors = [tensor(builder, each, k, **options) for each, k in zip(("x", name, "y"), kinds, strict=True)]
     listed = vector(builder, tflite.SubGraphStartTensorsVector, tensors)
     inputs, outputs = numbers(builder, [0, 1]), numbers(builder, [2])
     tflite.OperatorStart(builder)
@@ -681,3 +683,31 @@ def test_whatever_a_verifying_runtime_loads_is_read(digits_float: Path, tmp_path
         except ModelError as error:
             refused[number] = str(error)
     assert refused == {}
+
+
+# Text
+
+
+@pytest.fixture
+def same_words(tmp_path: Path) -> Path:
+    """A model that tells which of two rows of four words are equal."""
+    path = tmp_path / "words.tflite"
+    kinds = {"kind": tflite.TensorType.STRING, "gives": tflite.TensorType.BOOL}
+    path.write_bytes(build(code=tflite.BuiltinOperator.EQUAL, **kinds))
+    return path
+
+
+WORDS = [np.array([["a", "bc", "", "d"]], object), np.array([["a", "x", "", "e"]], object)]
+
+
+@pytest.mark.parametrize("check", [None, Check(samples=[WORDS, WORDS[::-1]])])
+def test_a_model_that_takes_text_runs_and_can_be_checked(same_words: Path, runtime_name: str, check) -> None:
+    with Runner.auto(same_words, runtime=runtime_name, check=check) as runner:
+        assert runner.predict(WORDS).tolist() == [[True, False, True, False]]
+        assert runner.selection.compared == (check is not None)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_text_does_not_enter_a_child_process(same_words: Path) -> None:
+    with pytest.raises(NoDelegateError, match="has text, which does not cross a process boundary"):
+        Runner.auto(same_words, isolate=True)

@@ -3,6 +3,7 @@
 import importlib
 import os
 import shutil
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -10,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tflite_hal import Check, ModelError, Runner, TfliteHalError, TfliteHalWarning, read_model
+from tflite_hal import Check, Device, ModelError, Runner, TfliteHalError, TfliteHalWarning, read_model
+from tflite_hal.errors import WorkerHungError
 from tflite_hal.manager import Manager
+from tflite_hal.remote import RemoteSession
 from tflite_hal.verdicts import Verdicts
 from tflite_hal.worker import shutdown
 
@@ -470,3 +473,38 @@ def test_a_forked_process_opens_no_other_model(own, image) -> None:
                 os._exit(3 if "was replaced" in str(error) else 4)
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_sequence_that_lost_its_worker_is_told_to_begin_again(models, fault, monkeypatch) -> None:
+    monkeypatch.setattr("tflite_hal.runner.rest.FIRST", 0.0)
+    with Runner(models / "keras_lstm_mnist_ptq.tflite", delegate="acme") as runner:
+        given = [np.zeros(spec.static_shape, spec.dtype) for spec in runner.inputs]
+        first = runner.predict(given)
+        os.kill(runner._life.active.opened.session._running().pid, signal.SIGKILL)
+        with pytest.raises(TfliteHalError, match=r"fresh state.*give the sequence again"):
+            runner.predict(given)
+        assert np.array_equal(first, runner.predict(given))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_takes_over_has_the_time_limit_that_was_measured(digits, fault, preferred, image) -> None:
+    with Runner.auto(digits, **ACME, isolate=True, recheck=1) as runner:
+        fault.write_text("raise")
+        assert [runner.predict(image) is not None, runner.delegate] == [True, "builtin"]
+        active = runner._life.active
+        assert active.opened.session.run_limit == 10.0
+        assert isinstance(active._recheck._session, RemoteSession)  # nothing is opened here
+
+
+def test_a_method_that_hung_does_not_cost_its_time_again(install, digits: Path, monkeypatch) -> None:
+    source = (
+        EXAMPLE.read_text() + "\n\nAcmeDelegate.supports = lambda *given: __import__('time').sleep(3600)\n"
+    )
+    install("acme", source)
+    (acme,) = (delegate for delegate in Manager().delegates if delegate.name == "acme")
+    model, device = read_model(digits), Device("npu:0", "npu")
+    for limit in (0.5, 3600.0):
+        monkeypatch.setattr("tflite_hal.remote.delegate.ASK_LIMIT", limit)
+        with pytest.raises(WorkerHungError, match=r"asking acme for supports"):
+            acme.supports(model, device)

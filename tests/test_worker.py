@@ -502,3 +502,13 @@ def test_a_worker_opens_no_other_model_than_its_parent_read(tmp_path: Path, digi
             runtime=None,
         )
     one.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="needs Linux")
+def test_a_worker_is_ended_before_the_application_where_memory_runs_out() -> None:
+    one = start_worker("a", runtime=None)
+    own = int(Path("/proc/self/oom_score_adj").read_text())
+    assert int(Path(f"/proc/{one.pid}/oom_score_adj").read_text()) == max(own, 500)
+    limits = Path(f"/proc/{one.pid}/limits").read_text().splitlines()
+    assert next(line for line in limits if line.startswith("Max core file size")).split()[4] == "0"
+    one.close()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -16,12 +17,16 @@ __all__ = ["Output", "argmax", "typical_of"]
 
 Array = np.ndarray[Any, Any]
 
+#: Elements that are converted to float64 at a time: an answer of many megabytes stays as it is.
+_PIECE: Final = 1 << 16
+
 
 class Output(NamedTuple):
     """One output over all samples."""
 
-    reference: list[Array]  #: per sample, flat: float64 of quantised steps or real values, or labels
+    reference: list[Array]  #: per sample, flat, as the model gave it; of complex numbers both parts
     given: list[Array]
+    zero: float  #: what stands for 0: of quantised outputs the zero point
     limits: Limits
     labels: bool
     quantized: bool
@@ -32,17 +37,19 @@ class Output(NamedTuple):
         """Make one of arrays of equal shapes and dtypes, one per sample."""
         kind = reference[0].dtype.kind
         quantized = spec.quantized and kind in "iu"
+        right, own = [_flat(array) for array in reference], [_flat(array) for array in given]
         if not quantized and kind not in "fc":
-            flat = [[array.reshape(-1) for array in arrays] for arrays in (reference, given)]
-            return Output(flat[0], flat[1], LABELS, True, False, 0.5)
-        flat = [[_numbers(array, spec, quantized) for array in arrays] for arrays in (reference, given)]
+            return Output(right, own, 0.0, LABELS, True, False, 0.5)
+        # Outputs quantised per axis share one zero point in practice; steps need no scale.
+        zero = float(spec.quantization.zero_points[0]) if quantized and spec.quantization else 0.0
         ends = [0.0]
-        for array in flat[0]:
-            finite = array[np.isfinite(array)]
-            ends += [finite.min(), finite.max()] if finite.size else []
+        for array in right:
+            for (piece,) in _pieces(array, less=zero):
+                finite = piece[np.isfinite(piece)]
+                ends += [float(finite.min()), float(finite.max())] if finite.size else []
         smallest = 256.0 if quantized else SMALLEST_RANGE
         half = max(max(ends) / 2 - min(ends) / 2, smallest / 2)
-        return Output(flat[0], flat[1], limits, False, quantized, half)
+        return Output(right, own, zero, limits, False, quantized, half)
 
     def pairs(self) -> list[tuple[Array, Array]]:
         """Return the reference's and the given answer per sample."""
@@ -57,29 +64,33 @@ class Output(NamedTuple):
 
     def cosines(self) -> list[float]:
         """Return one per sample; labels have none."""
-        return [] if self.labels else [_cosine(*pair) for pair in self.pairs()]
+        return [] if self.labels else [_cosine(*pair, self.zero) for pair in self.pairs()]
 
     def error(self, a: Array, b: Array) -> float:
         """Return how far apart two answers are, as the package's docstring defines it."""
-        distances = self.distances(a, b)
-        if not distances.size:
-            return 0.0
+        worst = total = 0.0
+        for distances in self.distances(a, b):
+            worst, total = max(worst, float(distances.max())), total + float(distances.sum())
         # A finite figure, however far apart: JSON has no infinity.
-        return min(float(distances.mean() if self.labels else distances.max()), sys.float_info.max)
+        return min(total / a.size if self.labels and a.size else worst, sys.float_info.max)
 
-    def distances(self, a: Array, b: Array) -> Array:
-        """Return it per element, as float64: a share of the range, or 1 where labels differ."""
+    def distances(self, a: Array, b: Array) -> Iterator[Array]:
+        """Yield it per element, as float64 and piece by piece: a share of the range, or 1 where labels
+        differ."""
         if self.labels:
-            return np.not_equal(a, b).astype(np.float64)
-        # Halves: the distance of two large numbers has no infinity. What isn't finite has its own rule.
-        apart = np.abs(a / 2 - b / 2) / self.half
-        return np.where(np.isfinite(a) & np.isfinite(b), apart, 0.0)
+            yield from (np.not_equal(a, b).astype(np.float64) for a, b in _pieces(a, b))
+            return
+        for one, other in _pieces(a, b, less=self.zero):
+            # Halves: the distance of two large numbers has no infinity. What isn't finite has its own rule.
+            apart = np.abs(one / 2 - other / 2) / self.half
+            yield np.where(np.isfinite(one) & np.isfinite(other), apart, 0.0)
 
     def differ(self, a: Array, b: Array) -> bool:
         """Whether two answers are further apart than two roundings of the same."""
         if a.size != b.size or self.error(a, b) > self.limits.ok:
             return True  # sizes may differ from sample to sample
-        grains = int(np.count_nonzero(self.distances(a, b) > self.limits.ok * GRAIN * (1 + 1e-9)))
+        grain = self.limits.ok * GRAIN * (1 + 1e-9)
+        grains = sum(int(np.count_nonzero(piece > grain)) for piece in self.distances(a, b))
         return grains >= max(MANY, a.size / MANY)
 
     def failure(self) -> str:
@@ -90,13 +101,13 @@ class Output(NamedTuple):
             if not self.labels and (bad := np.isfinite(right) & ~np.isfinite(own)).any():
                 return f"has {np.count_nonzero(bad)} NaN or infinite elements in answer {number}"
             if own.size > 1 and _constant(own) and self.differ(right, own) and self.varies(right):
-                what = "constant" if own[0] else "all zeros"
+                what = "all zeros" if own[0] == self.zero else "constant"
                 return f"is {what} in answer {number}, where the built-in kernels' isn't"
         return self.stale()
 
     def varies(self, a: Array) -> bool:
         """Whether an answer is far from constant."""
-        return self.error(a, np.full_like(a, a[0])) > self.limits.ok * FEW
+        return self.error(a, np.broadcast_to(a[0], a.shape)) > self.limits.ok * FEW
 
     def stale(self) -> str:
         """Return which answer belongs to an earlier sample, or ""."""
@@ -137,13 +148,16 @@ class Output(NamedTuple):
         return f"{error:.3g} of its range"
 
 
-def _numbers(array: Array, spec: TensorSpec, quantized: bool) -> Array:
-    """Return them flat, as float64: of quantised ones the distance to zero, in steps."""
-    if array.dtype.kind == "c":
-        array = np.stack([array.real, array.imag])
-    flat = array.reshape(-1).astype(np.float64)
-    # Outputs quantised per axis share one zero point in practice; steps need no scale.
-    return flat - spec.quantization.zero_points[0] if quantized and spec.quantization else flat
+def _flat(array: Array) -> Array:
+    flat = np.ascontiguousarray(array).reshape(-1)
+    return flat.view(flat.real.dtype) if flat.dtype.kind == "c" else flat
+
+
+def _pieces(*arrays: Array, less: float | None = None) -> Iterator[tuple[Array, ...]]:
+    """Yield arrays of one size piece by piece: as they are, or as float64 ``less`` a number."""
+    for start in range(0, arrays[0].size, _PIECE):
+        found = [array[start : start + _PIECE] for array in arrays]
+        yield tuple(found if less is None else [one.astype(np.float64) - less for one in found])
 
 
 def typical_of(errors: list[float]) -> float:
@@ -161,15 +175,26 @@ def _unlike(right: Array, own: Array) -> bool:
     return not bool(same.all())
 
 
-def _cosine(right: Array, own: Array) -> float:
-    both = np.isfinite(right) & np.isfinite(own)
-    a, b = right[both], own[both]
-    if not a.any() or np.array_equal(a, b):
+def _cosine(right: Array, own: Array, zero: float) -> float:
+    if np.array_equal(right, own):
+        return 1.0
+    largest = [0.0, 0.0]
+    for pair in _pieces(right, own, less=zero):
+        both = np.isfinite(pair[0]) & np.isfinite(pair[1])
+        largest = [
+            max(most, np.abs(one[both]).max(initial=0.0)) for most, one in zip(largest, pair, strict=True)
+        ]
+    if not largest[0]:
         return 1.0  # a reference of zeros has no direction: its error counts alone
-    if not b.any():
+    if not largest[1]:
         return 0.0
-    a, b = a / np.abs(a).max(), b / np.abs(b).max()  # squares of large numbers overflow
-    return float(np.clip(a @ b / math.sqrt((a @ a) * (b @ b)), -1.0, 1.0))
+    products = np.zeros(3)
+    for pair in _pieces(right, own, less=zero):
+        both = np.isfinite(pair[0]) & np.isfinite(pair[1])
+        # Squares of large numbers overflow.
+        a, b = (one[both] / most for one, most in zip(pair, largest, strict=True))
+        products += (a @ b, a @ a, b @ b)
+    return float(np.clip(products[0] / math.sqrt(products[1] * products[2]), -1.0, 1.0))
 
 
 def argmax(reference: list[Array], given: list[Array]) -> float | None:

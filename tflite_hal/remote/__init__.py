@@ -1,6 +1,7 @@
 """Delegates and sessions that live in a worker, in the shape of those that don't."""
 
 from tflite_hal.remote.delegate import RemoteDelegate, reference, remote_delegate
+from tflite_hal.remote.guard import guarded
 from tflite_hal.remote.pool import close_dropped
 from tflite_hal.remote.session import RemoteSession, default_limits, open_remotely
 
@@ -9,6 +10,7 @@ __all__ = [
     "RemoteSession",
     "close_dropped",
     "default_limits",
+    "guarded",
     "open_remotely",
     "reference",
     "remote_delegate",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final, TypeVar
 
 from tflite_hal.delegate import Configuration, Delegate, Device, Option, Probe, Problem
-from tflite_hal.errors import DelegateError
+from tflite_hal.errors import DelegateError, WorkerHungError
 from tflite_hal.host import HostInfo
 from tflite_hal.model import Model
 from tflite_hal.profiles import DeviceProfile
@@ -47,17 +47,24 @@ class RemoteDelegate(Delegate):
     def __init__(self, worker: Callable[[], Worker]) -> None:
         """Take how to reach the plugin's worker."""
         self._worker = worker
+        self._hung: dict[str, WorkerHungError] = {}  # by method
 
     def _ask(self, method: str, blob: bytes = b"", **arguments: Any) -> Any:
-        reply = self._worker().request(
-            "ask",
-            limit=ASK_LIMIT,
-            stage=f"asking {self.name} for {method}()",
-            blob=blob,
-            delegate=self.reference,
-            method=method,
-            arguments=arguments,
-        )
+        if method in self._hung:  # it would cost its time again, for every model and device
+            raise WorkerHungError(self._hung[method].reason)
+        try:
+            reply = self._worker().request(
+                "ask",
+                limit=ASK_LIMIT,
+                stage=f"asking {self.name} for {method}()",
+                blob=blob,
+                delegate=self.reference,
+                method=method,
+                arguments=arguments,
+            )
+        except WorkerHungError as error:
+            self._hung[method] = error
+            raise
         return reply.body["result"]
 
     def probe(self, host: HostInfo) -> Probe:

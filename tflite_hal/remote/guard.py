@@ -1,4 +1,4 @@
-"""Sessions of third-party delegates in this process: whatever their code raises is a DelegateError."""
+"""Vendors' code in this process: whatever it raises is a DelegateError."""
 
 from __future__ import annotations
 
@@ -11,9 +11,25 @@ from tflite_hal.errors import DelegateError, TfliteHalError
 from tflite_hal.model import Model, TensorSpec
 from tflite_hal.session import Arrays, Call, Coverage, Session, Shapes
 
-__all__ = ["GuardedSession", "check_outputs"]
+__all__ = ["GuardedSession", "check_outputs", "guarded"]
 
 _Result = TypeVar("_Result")
+
+
+def guarded(delegate: str, method: str, work: Callable[[], _Result]) -> _Result:
+    """Do what calls one of a delegate's methods.
+
+    Raises:
+        DelegateError: it raised what is no error of ours; names the delegate, the method and the error.
+    """
+    # A vendor's code over any model and machine: all that it raises is its own failure.
+    try:
+        return work()
+    except TfliteHalError:
+        raise
+    except Exception as error:
+        reason = f"delegate {delegate}: {method}() failed: {type(error).__name__}: {error}"
+        raise DelegateError(reason) from error
 
 
 def check_outputs(dtypes: Sequence[np.dtype[Any]], specs: Sequence[TensorSpec], model: str) -> None:
@@ -57,14 +73,7 @@ class GuardedSession(Session):
         self._guarded("close", self._inner.close)
 
     def _guarded(self, method: str, work: Callable[[], _Result]) -> _Result:
-        # A third party's code: whatever it raises is its own failure.
-        try:
-            return work()
-        except TfliteHalError:
-            raise
-        except Exception as error:
-            reason = f"delegate {self._delegate}: {method}() failed: {type(error).__name__}: {error}"
-            raise DelegateError(reason) from error
+        return guarded(self._delegate, method, work)
 
 
 class _GuardedCall(Call):

@@ -19,7 +19,7 @@ from tflite_hal.delegate import Configuration, Delegate, Device
 from tflite_hal.errors import DelegateError, InputError, TfliteHalError, WorkerError
 from tflite_hal.model import Model, TensorSpec
 from tflite_hal.remote.delegate import reference, sent
-from tflite_hal.remote.guard import check_outputs
+from tflite_hal.remote.guard import check_outputs, guarded
 from tflite_hal.remote.pool import Shared, acquire, drop, end
 from tflite_hal.runtime import Runtime
 from tflite_hal.session import Arrays, Call, Coverage, Session, Shapes
@@ -178,14 +178,12 @@ def default_limits(delegate: Delegate, device: Device) -> dict[str, float]:
     Raises:
         DelegateError: the delegate's limits() fails, or answers what is no number of seconds.
     """
-    # A vendor's code: whatever it raises is told as its own failure.
-    try:
-        return {**LIMITS, **{str(stage): float(s) for stage, s in delegate.limits(device).items()}}
-    except TfliteHalError:
-        raise
-    except Exception as error:
-        reason = f"delegate {delegate.name}: limits() failed: {type(error).__name__}: {error}"
-        raise DelegateError(reason) from error
+    own = guarded(
+        delegate.name,
+        "limits",
+        lambda: {str(stage): float(seconds) for stage, seconds in delegate.limits(device).items()},
+    )
+    return {**LIMITS, **own}
 
 
 def open_remotely(

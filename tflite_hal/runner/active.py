@@ -16,7 +16,7 @@ from tflite_hal.runner.request import Request
 from tflite_hal.runtime import Runtime
 from tflite_hal.selection import Attempt, Candidate, Outcome, Selection
 from tflite_hal.session import MOST_CALLS, Call
-from tflite_hal.trial import Memory, Opened, choose, open_candidate, outcome_of
+from tflite_hal.trial import Memory, Opened, choose, limit_runs, open_candidate, outcome_of
 
 __all__ = ["Active"]
 
@@ -58,7 +58,7 @@ class Active:
         try:
             for kind, message in choice.notes:
                 events.record(kind, message)
-            self._recheck = Recheck.of(model, runtime, request, self.selection)
+            self._recheck = Recheck.of(model, runtime, request, self.selection, self._terms)
             self._after_opening()
         except BaseException:  # warnings may be errors
             self.close()
@@ -139,6 +139,8 @@ class Active:
         failing = self.opened.candidate
         if not self._request.falls_back:
             told = _with_remedy(error)
+            if self._model.info.stateful and isinstance(error, WorkerError):
+                told = self._interrupted(told)
             self._events.record("failure", f"{self._name()} failed while running: {error}", warn=False)
             if isinstance(error, WorkerError):
                 rest.failed(failing)
@@ -170,7 +172,9 @@ class Active:
 
     def _interrupted(self, error: TfliteHalError) -> TfliteHalError:
         fresh = f"{self._model.name} is stateful, {self._name()} goes on from a fresh state"
-        return type(error)(f"{error.reason}; {fresh}", remedy="give the sequence again from its beginning")
+        told = type(error)(f"{error.reason}; {fresh}", remedy="give the sequence again from its beginning")
+        told.stage = error.stage
+        return told
 
     def _switch(self, candidate: Candidate) -> bool:
         """Have another candidate answer from now on, if it can be opened."""
@@ -180,6 +184,7 @@ class Active:
                 opened = self._tried(candidate)
             else:
                 opened = open_candidate(candidate, self._model, self._terms)
+                limit_runs(opened, self._latency_of(candidate) / 1e3)
         except TfliteHalError as error:
             rest.failed(candidate)
             self._mark(candidate, outcome_of(error), error.reason)
@@ -194,6 +199,11 @@ class Active:
         self._mark(candidate, Outcome.CHOSEN, "")
         self._after_opening()
         return True
+
+    def _latency_of(self, candidate: Candidate) -> float:
+        """Return what was measured of a candidate, in milliseconds; 0 where nothing was."""
+        title = Attempt.of(candidate, Outcome.CHOSEN)[:5]
+        return next((a.latency_ms or 0.0 for a in self.selection.attempts if a[:5] == title), 0.0)
 
     def _tried(self, candidate: Candidate) -> Opened | None:
         """Open one that nobody has needed yet, after the trial that the chosen one had; None where it

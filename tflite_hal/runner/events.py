@@ -34,7 +34,7 @@ class Events:
     def __init__(self, on_event: Callable[[Event], None] | None = None) -> None:
         self._on_event = on_event
         self._events: deque[Event] = deque(maxlen=MOST_EVENTS)
-        self._warned: set[str] = set()
+        self._warned: dict[str, None] = {}  # the last ones, oldest first
 
     def record(self, kind: str, message: str, *, warn: bool = True) -> None:
         """Keep an event; the first of its text is a warning too."""
@@ -42,7 +42,9 @@ class Events:
         self._events.append(event)
         self._tell(event)
         if warn and message not in self._warned:
-            self._warned.add(message)
+            if len(self._warned) >= MOST_EVENTS:
+                del self._warned[next(iter(self._warned))]
+            self._warned[message] = None
             warnings.warn(message, TfliteHalWarning, stacklevel=_depth_outside())
 
     def _tell(self, event: Event) -> None:

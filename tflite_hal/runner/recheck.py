@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from tflite_hal.accuracy import Check, Grade, compare, model_kind
+from tflite_hal.accuracy import Grade, compare, model_kind
 from tflite_hal.errors import InputError
 from tflite_hal.model import Model
 from tflite_hal.runner.request import Request
 from tflite_hal.runtime import Runtime
 from tflite_hal.selection import Selection
 from tflite_hal.session import Session
-from tflite_hal.trial import builtin_candidate
+from tflite_hal.trial import Terms, builtin_candidate, open_candidate
 
 __all__ = ["Recheck"]
 
@@ -24,17 +24,19 @@ class Recheck:
     """Counts answers; each that is due is compared together with the one before it, since an engine that
     repeats itself is found only by two."""
 
-    def __init__(self, model: Model, runtime: Runtime, every: int, check: Check) -> None:
+    def __init__(self, model: Model, runtime: Runtime, every: int, terms: Terms) -> None:
         self._model = model
         self._runtime = runtime
         self._every = every
-        self._check = check
+        self._terms = terms
         self._count = 0
         self._before: list[tuple[str | None, Arrays, Arrays]] = []
         self._session: Session | None = None
 
     @classmethod
-    def of(cls, model: Model, runtime: Runtime, request: Request, selection: Selection) -> Recheck | None:
+    def of(
+        cls, model: Model, runtime: Runtime, request: Request, selection: Selection, terms: Terms
+    ) -> Recheck | None:
         """Return what was asked for; None for nothing, and where the built-in kernels have not answered.
 
         Raises:
@@ -47,7 +49,7 @@ class Recheck:
         winner = selection.winner
         if winner is None or (winner.comparison is None and winner.delegate != "builtin"):
             return None
-        return cls(model, runtime, request.recheck, request.terms.check)
+        return cls(model, runtime, request.recheck, terms)
 
     def checked(self, signature: str | None, arrays: Arrays, results: Arrays) -> tuple[Arrays, str]:
         """Return the right answer, and why the given one is wrong or ""."""
@@ -70,14 +72,13 @@ class Recheck:
         pairs = [pair for pair in pairs if pair[0] == signature]
         references = [self._answer(signature, arrays) for _, arrays, _ in pairs]
         answers = [results for _, _, results in pairs]
-        found = compare(references, answers, outputs, model_kind(self._model.info), self._check)
+        found = compare(references, answers, outputs, model_kind(self._model.info), self._terms.check)
         return (references[-1], found.reason) if found.grade is Grade.WRONG else (answers[-1], "")
 
     def _answer(self, signature: str | None, arrays: Arrays) -> Arrays:
         if self._session is None:
-            self._model.require_unchanged()
-            kernels, device, configuration, runtime = builtin_candidate(self._runtime)[:4]
-            self._session = kernels.open(self._model, device, configuration, runtime)
+            kernels = builtin_candidate(self._runtime)
+            self._session = open_candidate(kernels, self._model, self._terms).session
         return self._session.prepare(signature, [array.shape for array in arrays]).run(arrays)
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from tflite_hal.delegate import KINDS, Configuration, Delegate, Device, Probe, c
 from tflite_hal.errors import DelegateError
 from tflite_hal.model import Model
 from tflite_hal.profiles import DeviceProfile
-from tflite_hal.remote import RemoteDelegate
+from tflite_hal.remote import RemoteDelegate, guarded
 from tflite_hal.runtime import Runtime
 from tflite_hal.selection.record import Attempt, Candidate, Outcome
 
@@ -150,7 +150,7 @@ def _ruled_out(
         return Outcome.EXCLUDED, refusal
     if delegate.runtimes is not None and runtime.name not in delegate.runtimes:
         return Outcome.UNAVAILABLE, f"works with {', '.join(delegate.runtimes)} only, not with {runtime.name}"
-    reason = _guarded(lambda: delegate.supports(model, device), delegate, "supports")
+    reason = guarded(delegate.name, "supports", lambda: delegate.supports(model, device))
     return None if reason is None else (Outcome.UNSUPPORTED, str(reason))
 
 
@@ -163,8 +163,8 @@ def _configured(
     defaults: Mapping[str, Any],
 ) -> list[Configuration]:
     given = dict(wish.options or {})
-    found = _guarded(
-        lambda: list(delegate.configurations(model, device, profile)), delegate, "configurations"
+    found = guarded(
+        delegate.name, "configurations", lambda: list(delegate.configurations(model, device, profile))
     )
     configurations: list[Configuration] = []
     for one in found or [Configuration()]:
@@ -179,16 +179,6 @@ def _configured(
             f"{MOST_CONFIGURATIONS}: each is tried"
         )
     return configurations
-
-
-def _guarded(ask: Callable[[], Any], delegate: Delegate, method: str) -> Any:
-    # A vendor's code over any model: whatever it raises is told as the delegate's own failure.
-    try:
-        return ask()
-    except Exception as error:
-        raise DelegateError(
-            f"delegate {delegate.name}: {method}() failed: {type(error).__name__}: {error}"
-        ) from error
 
 
 def _none(delegate: Delegate, device: Device, runtime: Runtime, outcome: Outcome, reason: str) -> Attempt:

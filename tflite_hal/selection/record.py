@@ -60,6 +60,7 @@ class Attempt(NamedTuple):
     coverage: Coverage | None = None  #: operators taken, None = not reported
     comparison: Comparison | None = None  #: with the built-in kernels' answers; None = not compared
     latency_ms: float | None = None  #: of one run, measured beside the others'; None = not measured
+    race: str = ""  #: beside which ones: only latencies of one race can be compared; "" = not measured
     boundary_ms: float | None = None  #: the process boundary's part of it; None = there is none
     recalled: bool = False  #: known from an earlier trial
     rank: int | None = None  #: 1 is used first, the next where it fails; None = never used
@@ -99,6 +100,7 @@ class Attempt(NamedTuple):
                 coverage=None if coverage is None else Coverage(**coverage),
                 comparison=None if comparison is None else Comparison.from_dict(comparison),
                 latency_ms=None if latency is None else float(latency),
+                race=str(record["race"]),
                 boundary_ms=None if boundary is None else float(boundary),
                 recalled=True,
             )

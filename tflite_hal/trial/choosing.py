@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -161,7 +162,8 @@ class _Choice:
     def _rank(self) -> None:
         """Sort what is right, best first, and write down who is slower."""
         if not self._by_order and len(self._right) > 1:
-            if any(self._attempts[one.place].latency_ms is None for one in self._right):
+            races = {self._attempts[one.place].race for one in self._right}
+            if len(races) > 1 or "" in races:
                 self._race()
             self._selection.compared = True
             costs = {one.place: self._cost(one) for one in self._right}
@@ -176,6 +178,7 @@ class _Choice:
 
     def _race(self) -> None:
         """Time all that are right, also those with a latency: others than now were beside it then."""
+        name = secrets.token_hex(8)
         runners = [one for one in self._right if self._open(one)]
         opened = [one.opened for one in runners if one.opened is not None]
         for one, latency in zip(runners, race(opened, self._gate.inputs()[0]), strict=True):
@@ -186,7 +189,7 @@ class _Choice:
             else:
                 boundary = None if one.opened is None else one.opened.session.boundary_ms
                 self._attempts[one.place] = self._attempts[one.place]._replace(
-                    latency_ms=latency, boundary_ms=boundary
+                    latency_ms=latency, race=name, boundary_ms=boundary
                 )
         self._right = [one for one in runners if self._attempts[one.place].outcome is Outcome.CHOSEN]
 

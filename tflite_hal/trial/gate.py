@@ -54,14 +54,14 @@ class Gate:
 
     def attempt(self, candidate: Candidate) -> tuple[Opened | None, Attempt]:
         """Try a candidate; returns its session where it may be used."""
+        if self.inputs.text and self._terms.stays_in_worker(candidate):
+            raise DelegateError(f"{self._model.name} has text, which does not cross a process boundary")
         reference = self._answered_by_builtin()
         if self._is_builtin(candidate):
             if isinstance(reference, TfliteHalError):
                 raise reference
             opened = reference.opened._replace(candidate=candidate)
             return opened, Attempt.of(candidate, Outcome.CHOSEN, coverage=opened.session.coverage)
-        if not self.inputs and self._terms.stays_in_worker(candidate):
-            raise DelegateError(f"{self._model.name} takes text, which can't enter a child process")
         own = is_own_cpu(candidate.delegate, candidate.device)
         if isinstance(reference, WorkerError) and not own:
             # Not the same as a model that the built-in kernels lack an operator for: they have no say yet.

@@ -28,11 +28,13 @@ class Inputs:
         self._answers = info.outputs  # kept per input, of each candidate
         self._samples = samples
         self._seeded = 0 if any(spec.dtype.hasobject for spec in specs) else seeded
+        #: Whether the model takes or gives text, which does not cross a process boundary.
+        self.text = any(spec.dtype.hasobject for spec in (*specs, *info.outputs))
         self._made: list[Arrays] | None = None
         self.own = len(samples)  # how many are the caller's
 
     def __bool__(self) -> bool:
-        """Whether there are any; text has no seeded value, and does not cross a process boundary."""
+        """Whether there are any; text has no seeded value."""
         return bool(self.own or self._seeded)
 
     def __call__(self) -> Sequence[Arrays]:

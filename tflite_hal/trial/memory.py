@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
-from tflite_hal.errors import DelegateError, TfliteHalError
 from tflite_hal.model import Model
-from tflite_hal.remote import default_limits, reference
+from tflite_hal.remote import default_limits, guarded, reference
 from tflite_hal.selection import Attempt, Candidate, Outcome, is_own_cpu
 from tflite_hal.trial.proof import Terms
 from tflite_hal.verdicts import Verdicts, key, quarantined
@@ -52,7 +51,7 @@ class Memory:
             return None
         if verdict.state == "interrupted" and verdict.same_boot and self._terms.stays_in_worker(candidate):
             return None  # the machine survived it: someone ended the application meanwhile
-        reason = quarantined(verdict, self._limit(candidate))
+        reason = quarantined(verdict, self._limit(candidate, verdict.attempt.get("stage")))
         if reason:
             return Attempt.of(candidate, Outcome.QUARANTINED, reason=reason, remedy=verdict.remedy)
         lasting = verdict.outcome in _LASTING and verdict.outcome is not Outcome.HUNG
@@ -74,7 +73,8 @@ class Memory:
         right = attempt.outcome in (Outcome.CHOSEN, Outcome.SLOWER)
         uncompared = right and attempt.comparison is None and not own
         if attempt.outcome in _LASTING and not died and not uncompared:
-            self._verdicts.finish(name, parts, {**attempt.to_dict(), "limit": self._limit(candidate)})
+            limit = self._limit(candidate, attempt.stage)
+            self._verdicts.finish(name, parts, {**attempt.to_dict(), "limit": limit})
         else:
             self._verdicts.cancel(name)
 
@@ -90,13 +90,20 @@ class Memory:
 
     @contextmanager
     def trying(self, candidate: Candidate) -> Iterator[None]:
-        """Hold, during a trial, the lock by which others tell that it is still under way."""
-        with self._verdicts.lock(self._key(candidate)[0], PATIENCE):
+        """Hold, during a trial, the lock by which others tell that it is still under way, and that of
+        the device: many take one process at a time, whatever the model."""
+        with ExitStack() as held:
+            if candidate.device.kind != "cpu":
+                place = {"delegate": reference(candidate.delegate), "device": candidate.device.id}
+                held.enter_context(self._verdicts.lock(key(place), PATIENCE))
+            held.enter_context(self._verdicts.lock(self._key(candidate)[0], PATIENCE))
             yield
 
-    def _limit(self, candidate: Candidate) -> float:
+    def _limit(self, candidate: Candidate, stage: Any) -> float:
+        """Return the seconds that a stage may take."""
         own = default_limits(candidate.delegate, candidate.device)
-        return sum({**own, **candidate.limits, **self._terms.limits}.values())
+        limits = {**own, **candidate.limits, **self._terms.limits}
+        return limits["open" if stage in ("open", "allocate") else "run"]
 
     def _key(self, candidate: Candidate) -> tuple[str, dict[str, Any]]:
         delegate, device, configuration, runtime, environment = candidate[:5]
@@ -106,7 +113,9 @@ class Memory:
                 **self._common,
                 "delegate": [reference(delegate), self._plugins.get(delegate.name, "")],
                 "device": device.to_dict(),
-                "fingerprint": _fingerprint(candidate),
+                "fingerprint": guarded(
+                    delegate.name, "fingerprint", lambda: str(delegate.fingerprint(device))
+                ),
                 "configuration": configuration.to_dict(),
                 "environment": dict(environment),
                 "check": self._terms.check_of(candidate).key(),
@@ -115,15 +124,3 @@ class Memory:
             }
             self._keys[place] = key(parts), parts
         return self._keys[place]
-
-
-def _fingerprint(candidate: Candidate) -> str:
-    # A vendor's code over its own files; what it raises is told, and the key differs.
-    try:
-        return str(candidate.delegate.fingerprint(candidate.device))
-    except TfliteHalError:
-        raise
-    except Exception as error:
-        raise DelegateError(
-            f"delegate {candidate.delegate.name}: fingerprint() failed: {type(error).__name__}: {error}"
-        ) from error

@@ -24,12 +24,11 @@ from tflite_hal.errors import (
     WorkerHungError,
 )
 from tflite_hal.model import Model
-from tflite_hal.remote import RemoteSession, open_remotely
+from tflite_hal.remote import RemoteSession, guarded, open_remotely
 from tflite_hal.selection import Attempt, Candidate, Outcome
 from tflite_hal.session import Call, Session
 from tflite_hal.trial.inputs import Inputs
 from tflite_hal.verdicts import Verdicts
-from tflite_hal.worker import described_error, rebuilt_error
 
 __all__ = ["Answers", "Opened", "Proof", "Terms", "failed", "open_candidate", "outcome_of", "prove"]
 
@@ -104,7 +103,8 @@ def prove(
     try:
         remote = _open_remotely(candidate, model, terms)
         _log.info("%s is open on %s after %.1f s", model.name, place, remote.load_ms / 1e3)
-        answers = _answers(remote, model, inputs, least)
+        # Text does not leave this process: what takes it is only opened in the other.
+        answers = [] if inputs.text else _answers(remote, model, inputs, least)
         if not stays:
             _finish(remote)
     except (WorkerCrashedError, WorkerGoneError, WorkerHungError):
@@ -117,7 +117,8 @@ def prove(
         return Proof(opened, _answers(opened, model, inputs, least))
     if stays:
         return Proof(remote, answers)
-    return Proof(_open_here(candidate, model), answers)
+    opened = _open_here(candidate, model)
+    return Proof(opened, _answers(opened, model, inputs, least) if inputs.text else answers)
 
 
 def _finish(remote: Opened) -> None:
@@ -141,13 +142,8 @@ def open_candidate(candidate: Candidate, model: Model, terms: Terms) -> Opened:
 def _open_here(candidate: Candidate, model: Model) -> Opened:
     model.require_unchanged()
     started = time.perf_counter()
-    # A delegate's own code: whatever it raises is told as in a worker.
-    try:
-        session = candidate.delegate.open(model, candidate.device, candidate.configuration, candidate.runtime)
-    except TfliteHalError:
-        raise
-    except Exception as error:
-        raise rebuilt_error(described_error(error)) from error
+    delegate, device, configuration, runtime = candidate[:4]
+    session = guarded(delegate.name, "open", lambda: delegate.open(model, device, configuration, runtime))
     return Opened(candidate, session, (time.perf_counter() - started) * 1e3)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -23,6 +24,7 @@ __all__ = ["zygote"]
 
 _IDLE = 300.0  # seconds without a worker after which the zygote ends; the next worker starts another
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+_FIRST_TO_GO: Final = 500  # of -1000 (never) to 1000; proc(5), oom_score_adj
 
 
 def zygote(sock: socket.socket) -> None:
@@ -32,7 +34,7 @@ def zygote(sock: socket.socket) -> None:
     if hello.body["runtime"] is not None:
         load_runtime(hello.body["runtime"])
         importlib.import_module("tflite")  # the schema: 40 ms once instead of in every worker
-    _no_core_dumps()
+    _limit_resources()
     gc.collect()
     gc.freeze()  # what is imported stays shared between the workers
     channel.send({"pid": os.getpid(), "threads": _count_threads()}, number=hello.number)
@@ -173,8 +175,12 @@ def _count_threads() -> int:
     return len(list(tasks.iterdir())) if tasks.is_dir() else 1
 
 
-def _no_core_dumps() -> None:
-    # A crash here is an expected answer, not something to fill the disk with.
+def _limit_resources() -> None:
+    """Write no core dumps, since a crash here is an expected answer, and be what the kernel ends first
+    where memory runs out: the application does without a worker."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    with contextlib.suppress(OSError, ValueError):  # no Linux, or /proc is read-only
+        score = Path("/proc/self/oom_score_adj")
+        score.write_text(str(max(int(score.read_text()), _FIRST_TO_GO)))
