@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -36,6 +37,27 @@ class Coverage(NamedTuple):
     taken: int  #: operators of the model that run on the delegate
     total: int  #: operators of the model
     partitions: int  #: pieces they were taken in; each boundary costs a transfer
+    #: Places of those taken among the main subgraph's operators, rising; () where only numbers are told.
+    nodes: tuple[int, ...] = ()
+    refused: Mapping[str, int] = {}  #: how many were not taken, by name, the commonest first; as above
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it JSON-ready."""
+        return {**self._asdict(), "nodes": list(self.nodes), "refused": dict(self.refused)}
+
+    @classmethod
+    def from_dict(cls, given: Any) -> Coverage:
+        """Rebuild what :meth:`to_dict` gave; raises TypeError or ValueError for anything else."""
+        made = cls(**{**given, "nodes": tuple(given.get("nodes", ()))})
+        numbers = [made.taken, made.total, made.partitions, *made.nodes, *made.refused.values()]
+        if {*map(type, numbers)} != {int} or {*map(type, made.refused)} - {str}:
+            raise ValueError(f"{given!r} is no coverage")
+        return made
+
+    def __str__(self) -> str:
+        names = ", ".join(name if n == 1 else f"{name} x{n}" for name, n in self.refused.items())
+        pieces = f" in {self.partitions} pieces" if self.partitions > 1 else ""
+        return f"{self.taken} of {self.total} operators{pieces}" + (f"; not {names}" if names else "")
 
 
 class Call:
@@ -261,7 +283,7 @@ def _translated(model: Model, stage: str, error: Exception) -> TfliteHalError:
 
 
 def _coverage(interpreter: Any) -> Coverage | None:
-    """Count the operators that delegates took.
+    """Return the operators that delegates took.
 
     The runtimes append one node named ``DELEGATE`` per partition and keep the original operators
     listed. The operators of a partition are found by walking back from its outputs over their
@@ -285,4 +307,6 @@ def _coverage(interpreter: Any) -> Coverage | None:
             if node is not None and int(node["index"]) not in taken:
                 taken.add(int(node["index"]))
                 todo += [int(t) for t in node["inputs"] if int(t) not in inputs]
-    return Coverage(len(taken), len(nodes) - len(partitions), len(partitions))
+    own = [n for n in nodes if n["op_name"] != "DELEGATE"]  # first, and in the model's order
+    refused = Counter(str(n["op_name"]) for n in own if int(n["index"]) not in taken)
+    return Coverage(len(taken), len(own), len(partitions), tuple(sorted(taken)), dict(refused.most_common()))

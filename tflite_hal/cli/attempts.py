@@ -154,5 +154,10 @@ def _print_reasons(console: Console, attempts: Sequence[Attempt]) -> None:
             continue
         console.print(f"\n[bold]{escape(names)}: {escape(ending)}[/]", highlight=False)
         console.print(Padding(show.problem(reason, remedy), (0, 0, 0, 2)), highlight=False)
+    covered: dict[str, list[str]] = {}
+    for one in attempts:
+        if one.coverage is not None and one.coverage.refused and one.outcome not in _NOT_BEGUN:
+            covered.setdefault(str(one.coverage), []).append(_place(one))
+    idle += [f"{'; '.join(places)}: took {coverage}" for coverage, places in covered.items()]
     for number, line in enumerate(idle):
         console.print(("" if number else "\n") + f"[dim]{escape(line)}[/]", highlight=False)

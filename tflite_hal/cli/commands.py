@@ -6,7 +6,6 @@ import functools
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -20,7 +19,6 @@ from tflite_hal.errors import TfliteHalError
 from tflite_hal.host import probe_host
 from tflite_hal.kernels import BuiltinKernels
 from tflite_hal.manager import Manager
-from tflite_hal.model import read_model
 from tflite_hal.profiles import explain, load_profiles, match_profile, unknown_delegates
 from tflite_hal.runner import Runner
 from tflite_hal.runner.request import MOST_THREADS
@@ -199,29 +197,6 @@ def profiles(root: str, as_json: bool) -> None:
         show.console().print(f"[red]{escape(str(error))}[/]")
     for remark in remarks:
         show.console().print(f"[yellow]{escape(remark)}[/]")
-
-
-@main.command()
-@click.argument("model", type=click.Path())
-@_json_option
-def inspect(model: str, as_json: bool) -> None:
-    """Describe MODEL without running it."""
-    info = read_model(model).info
-    if as_json:
-        show.print_json(info.to_dict())
-        return
-    out = show.console()
-    out.print(f"[bold]{escape(Path(model).name)}[/]  {info.size:,} bytes, {info.precision}", highlight=False)
-    out.print(f"sha256 {info.sha256}", highlight=False)
-    rows = show.table("", "name", "dtype", "shape", "quantisation")
-    for label, specs in (("input", info.inputs), ("output", info.outputs)):
-        for spec in specs:
-            rows.add_row(label, escape(spec.name), spec.type, str(list(spec.shape)), show.quantisation(spec))
-    out.print(rows)
-    counts = ", ".join(f"{operator.name} ×{operator.occurrences}" for operator in info.operators)
-    out.print(f"operators: {escape(counts)}", highlight=False)
-    for line in show.remarks(info):
-        out.print(escape(line), highlight=False)
 
 
 @main.command()

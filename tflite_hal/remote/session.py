@@ -235,6 +235,7 @@ def open_remotely(
 def _coverage(delegate: Delegate, given: Any) -> Coverage | None:
     if given is None:
         return None
-    if not (isinstance(given, list) and len(given) == 3 and all(type(part) is int for part in given)):
-        raise DelegateError(f"delegate {delegate.name}: {given!r} is no coverage")
-    return Coverage(*given)
+    try:
+        return Coverage.from_dict(given)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise DelegateError(f"delegate {delegate.name}: {given!r} is no coverage") from error

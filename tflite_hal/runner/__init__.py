@@ -2,6 +2,6 @@
 
 from tflite_hal.runner.events import Event, TfliteHalWarning
 from tflite_hal.runner.runner import Runner
-from tflite_hal.runner.verified import verified
+from tflite_hal.runner.verified import Covered, covered, verified
 
-__all__ = ["Event", "Runner", "TfliteHalWarning", "verified"]
+__all__ = ["Covered", "Event", "Runner", "TfliteHalWarning", "covered", "verified"]

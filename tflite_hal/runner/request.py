@@ -159,6 +159,7 @@ def terms_of(
     *,
     check: Check | None,
     prefer: str = "order",
+    min_coverage: float = 0.0,
     isolate: str | bool = "auto",
     open_timeout: float | None = None,
     timeout: float | None = None,
@@ -173,6 +174,9 @@ def terms_of(
         raise InputError(f"prefer={prefer!r} is not 'latency', 'throughput' or 'order'")
     if not (isinstance(isolate, bool) or (isinstance(isolate, str) and isolate == "auto")):
         raise InputError(f"isolate={isolate!r} is not 'auto', True or False")
+    share = min_coverage if isinstance(min_coverage, (int, float)) else -1
+    if isinstance(min_coverage, bool) or not 0 <= share <= 1:
+        raise InputError(f"min_coverage={min_coverage!r} is not a share from 0 to 1")
     limits = {}
     for stage, name, value in (("open", "open_timeout", open_timeout), ("run", "timeout", timeout)):
         if value is not None:
@@ -184,7 +188,16 @@ def terms_of(
     of_profile = check is None
     check = validated(Check() if check is None else check)
     samples = [_converted(model, sample) for sample in check.samples or ()]
-    return Terms(check, samples, prefer, isolate, limits, of_profile, verdicts or Verdicts(None))
+    return Terms(
+        check,
+        samples,
+        prefer,
+        isolate,
+        limits,
+        of_profile,
+        verdicts or Verdicts(None),
+        min_coverage=float(share),
+    )
 
 
 def _converted(model: Model, sample: Any) -> list[Any]:

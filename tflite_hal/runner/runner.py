@@ -111,6 +111,7 @@ class Runner:
         check: Check | None = None,
         prefer: str = "latency",
         isolate: str | bool = "auto",
+        min_coverage: float = 0.0,
         fallback: str = "auto",
         recheck: int = 0,
         open_timeout: float | None = None,
@@ -128,6 +129,8 @@ class Runner:
             device: id or kind of the accelerators that may be used.
             prefer: ``"latency"``; ``"throughput"``: latency times the CPU threads it occupies; or
                 ``"order"``: the first that is right, nothing is timed.
+            min_coverage: share (0 to 1) of the model's operators that an accelerator must take; one that
+                does not report what it took is refused where it is not 0.
             fallback: ``"auto"``: another candidate answers where one fails while running, with the same
                 input; ``"never"``: that raises.
 
@@ -146,6 +149,7 @@ class Runner:
             recheck=recheck,
             check=check,
             prefer=prefer,
+            min_coverage=min_coverage,
             isolate=isolate,
             open_timeout=open_timeout,
             timeout=timeout,

@@ -67,7 +67,7 @@ class Attempt(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """Return it JSON-ready."""
-        coverage = None if self.coverage is None else self.coverage._asdict()
+        coverage = None if self.coverage is None else self.coverage.to_dict()
         comparison = None if self.comparison is None else self.comparison.to_dict()
         given = {"outcome": self.outcome.value, "coverage": coverage, "comparison": comparison}
         return {**self._asdict(), **given}
@@ -97,14 +97,14 @@ class Attempt(NamedTuple):
                 stage=str(record["stage"]),
                 reason=str(record["reason"]),
                 remedy=str(record["remedy"]),
-                coverage=None if coverage is None else Coverage(**coverage),
+                coverage=None if coverage is None else Coverage.from_dict(coverage),
                 comparison=None if comparison is None else Comparison.from_dict(comparison),
                 latency_ms=None if latency is None else float(latency),
                 race=str(record["race"]),
                 boundary_ms=None if boundary is None else float(boundary),
                 recalled=True,
             )
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, AttributeError):
             return None  # written by another release
 
     def __str__(self) -> str:

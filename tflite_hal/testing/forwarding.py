@@ -164,6 +164,7 @@ class _Engine:
         self.error: BaseException | None = None
         self._kernels: dict[int, _Kernel] = {}
         self._numbers = itertools.count(1)  # 0 would be NULL
+        self.claimed: list[int] = []  # of the main graph, by the places of its operators
         self._graph: int | None = None  # the main graph, which is prepared first: its runs are counted
 
     def prepare_delegate(self, address: int, _: int) -> int:
@@ -177,6 +178,8 @@ class _Engine:
                 one = (c_int * 2)(1, index)
                 if context.replace_nodes(address, self.registration, one, ctypes.addressof(self.native)):
                     return _FAILED
+                if address == self._graph:
+                    self.claimed.append(index)
         if address == self._graph:
             # Taking a node changes the plan: what is first and last is known after all were taken.
             nodes = [self._node(address, index)[0] for index in self._plan(address)]
@@ -299,6 +302,11 @@ class ForwardingDelegate:
     def error(self) -> BaseException | None:
         """See the class."""
         return self._engine.error
+
+    @property
+    def claimed(self) -> tuple[int, ...]:
+        """Places of the operators it took in the main subgraph."""
+        return tuple(self._engine.claimed)
 
     def _get_native_delegate_pointer(self) -> int:
         return ctypes.addressof(self._engine.native)

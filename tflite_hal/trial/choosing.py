@@ -95,7 +95,8 @@ class _Choice:
                 return False
             attempts.append(known)
             recalled[place] = known
-            found = found or known.outcome in (Outcome.CHOSEN, Outcome.SLOWER)
+            right = known.outcome in (Outcome.CHOSEN, Outcome.SLOWER)
+            found = found or (right and not self._terms.too_little(candidate, known.coverage))
         self._recalled = recalled
         return True
 
@@ -129,8 +130,7 @@ class _Choice:
         except TfliteHalError as error:
             return self._failed(candidate, error)
         if known.outcome in (Outcome.CHOSEN, Outcome.SLOWER):
-            self._right.append(_Right(candidate, None, len(self._attempts)))
-            return known._replace(outcome=Outcome.CHOSEN)
+            return self._passed(candidate, None, known._replace(outcome=Outcome.CHOSEN))
         if known.outcome is Outcome.QUARANTINED:
             self._failures.append((candidate, WorkerCrashedError(known.reason, remedy=known.remedy)))
         return known
@@ -152,8 +152,19 @@ class _Choice:
         if opened is None:
             self._memory.end(candidate, attempt)
         else:
-            self._right.append(_Right(candidate, opened, len(self._attempts)))
+            return self._passed(candidate, opened, attempt)
         return attempt
+
+    def _passed(self, candidate: Candidate, opened: Opened | None, attempt: Attempt) -> Attempt:
+        """Note one that answers rightly, unless it takes too little of the model for the caller."""
+        reason = self._terms.too_little(candidate, attempt.coverage)
+        if not reason:
+            self._right.append(_Right(candidate, opened, len(self._attempts)))
+            return attempt
+        if opened is not None:
+            self._memory.end(candidate, attempt)  # others may ask for less
+            opened.session.close()
+        return attempt._replace(outcome=Outcome.UNSUPPORTED, stage="open", reason=reason)
 
     def _failed(self, candidate: Candidate, error: TfliteHalError) -> Attempt:
         self._failures.append((candidate, error))

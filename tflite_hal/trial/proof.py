@@ -26,7 +26,7 @@ from tflite_hal.errors import (
 from tflite_hal.model import Model
 from tflite_hal.remote import RemoteSession, guarded, open_remotely
 from tflite_hal.selection import Attempt, Candidate, Outcome
-from tflite_hal.session import Call, Session
+from tflite_hal.session import Call, Coverage, Session
 from tflite_hal.trial.inputs import Inputs
 from tflite_hal.verdicts import Verdicts
 
@@ -51,10 +51,22 @@ class Terms(NamedTuple):
     checks_of_profile: bool = True  #: whether a device profile may change the check
     verdicts: Verdicts = Verdicts(None)  #: where what was found is remembered
     context: Mapping[str, Any] = {}  #: what identifies the host and the plugins; see :class:`Memory`
+    min_coverage: float = 0.0  #: share of the operators that an accelerator must take
 
     def check_of(self, candidate: Candidate) -> Check:
         """Return how right a candidate must be."""
         return self.check._replace(**candidate.check) if self.checks_of_profile else self.check
+
+    def too_little(self, candidate: Candidate, coverage: Coverage | None) -> str:
+        """Return why a candidate takes too little of the model, "" where it doesn't; the CPU is there to
+        take what the others leave."""
+        if not self.min_coverage or candidate.device.kind == "cpu":
+            return ""
+        if coverage is None:
+            return f"it does not report what it takes, and min_coverage={self.min_coverage:g}"
+        if coverage.taken >= self.min_coverage * coverage.total:
+            return ""
+        return f"it takes {coverage}, and min_coverage={self.min_coverage:g}"
 
     def stays_in_worker(self, candidate: Candidate) -> bool:
         """Whether this candidate's sessions live in a worker."""

@@ -15,7 +15,7 @@ from tflite_hal.manager import collect, describe
 from tflite_hal.model import Model, read_model
 from tflite_hal.profiles import load_profile
 from tflite_hal.runtime import load_runtime
-from tflite_hal.session import MOST_CALLS, Call, Session
+from tflite_hal.session import MOST_CALLS, Call, Coverage, Session
 from tflite_hal.worker import Channel, Reply, SharedArrays, described_error
 
 __all__ = ["Server"]
@@ -131,7 +131,8 @@ class Server:
             source, Device(**device), Configuration(**configuration), load_runtime(runtime)
         )
         self._sessions[session] = opened, source
-        return {"coverage": opened.coverage}
+        coverage = opened.coverage
+        return {"coverage": coverage.to_dict() if isinstance(coverage, Coverage) else coverage}
 
     def _prepare(
         self,
