@@ -129,7 +129,7 @@ def test_without_a_fault_it_computes_as_the_runtime_does(
     faulty: Faulty, runtime_name: str, path: Path
 ) -> None:
     session = faulty.open(path, runtime_name, fault="none")
-    assert session.coverage == (8, 8, 8)
+    assert session.coverage[:3] == (8, 8, 8)
     assert equal(answers(session, path), builtin(path, runtime_name))
 
 
@@ -138,7 +138,7 @@ def test_real_models_too(faulty: Faulty, runtime_name: str, models: Path, name: 
     path = models / name
     session = faulty.open(path, runtime_name)
     total = sum(operator.occurrences for operator in read_model(path).info.operators)
-    assert session.coverage == (total, total, total)
+    assert session.coverage[:3] == (total, total, total)
     assert equal(answers(session, path), builtin(path, runtime_name))
 
 
@@ -162,7 +162,7 @@ def test_it_takes_the_operators_it_is_told_to(
         model, load_runtime(runtime_name), delegates=[native], default_delegates=False
     )
     wanted = sum(o.occurrences for o in model.info.operators if o.name in names)
-    assert session.coverage == (wanted, 8, wanted)
+    assert session.coverage[:3] == (wanted, 8, wanted)
     assert equal(answers(session, path), builtin(path, runtime_name))
 
 

@@ -286,6 +286,7 @@ class ForwardingDelegate:
         if refusal:
             raise DelegateError(refusal)
         self._engine = engine = _Engine(settings)
+        self.claimed = engine.claimed  # places of the operators it took in the main subgraph
         self._callbacks = [
             _Call(_guarded(engine, engine.prepare_delegate)),
             _Init(_guarded(engine, engine.init, failed=None)),
@@ -302,11 +303,6 @@ class ForwardingDelegate:
     def error(self) -> BaseException | None:
         """See the class."""
         return self._engine.error
-
-    @property
-    def claimed(self) -> tuple[int, ...]:
-        """Places of the operators it took in the main subgraph."""
-        return tuple(self._engine.claimed)
 
     def _get_native_delegate_pointer(self) -> int:
         return ctypes.addressof(self._engine.native)
