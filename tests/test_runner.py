@@ -499,11 +499,14 @@ def test_a_model_the_named_delegate_does_not_take_is_told(install, models: Path)
         Runner(stateful, delegate="acme")
 
 
-def test_a_vendors_delegate_that_may_runs_in_the_application(install, monkeypatch, digits: Path) -> None:
+@pytest.mark.parametrize("own", ["True", '("npu", "cpu")'])
+def test_a_vendors_delegate_that_may_runs_in_the_application(
+    install, monkeypatch, digits: Path, own: str
+) -> None:
     monkeypatch.delitem(sys.modules, "tflite_hal_acme", raising=False)
     install(
         "acme",
-        EXAMPLE.read_text().replace("    api_version = 1", "    api_version = 1\n    in_process = True"),
+        EXAMPLE.read_text().replace("    api_version = 1", f"    api_version = 1\n    in_process = {own}"),
     )
     array = np.full((1, 8, 8, 1), 5, np.int8)
     with Runner(digits, delegate="acme") as runner, Runner(digits, delegate="builtin") as cpu:
@@ -511,6 +514,20 @@ def test_a_vendors_delegate_that_may_runs_in_the_application(install, monkeypatc
         assert "tflite_hal_acme" in sys.modules
         assert runner._life.active.opened.session.boundary_ms is None
     monkeypatch.delitem(sys.modules, "tflite_hal_acme")
+
+
+def test_a_vendors_delegate_that_may_on_other_devices_stays_in_a_worker(
+    install, monkeypatch, digits: Path
+) -> None:
+    monkeypatch.delitem(sys.modules, "tflite_hal_acme", raising=False)
+    text = EXAMPLE.read_text().replace(
+        "    api_version = 1", '    api_version = 1\n    in_process = ("cpu",)'
+    )
+    install("acme", text)
+    with Runner(digits, delegate="acme") as runner:
+        assert runner.predict(np.zeros((1, 8, 8, 1), np.int8)).shape == (1, 10)
+        assert runner.benchmark(runs=3).boundary_ms is not None
+    assert "tflite_hal_acme" not in sys.modules
 
 
 @pytest.mark.parametrize("isolate", [True, False])

@@ -9,22 +9,26 @@ from tflite_hal import (
     DelegateError,
     Device,
     Outcome,
+    PluginError,
     Probe,
     Problem,
     Runner,
     TfliteHalWarning,
     read_model,
 )
-from tflite_hal.delegate import Configuration, Option
+from tflite_hal.delegate import Configuration, Option, check_delegate
 from tflite_hal.kernels import BuiltinKernels
 from tflite_hal.profiles import parse_profile
 from tflite_hal.runtime import load_runtime
-from tflite_hal.selection import Wish, candidates
+from tflite_hal.selection import Wish, candidates, is_own_cpu
+from tflite_hal.trial import Terms
 
 EXAMPLE = Path(__file__).parent / "example_plugin" / "tflite_hal_acme.py"
 
 
-def make(label: str, kind: str, own: bool = False, problem: str = "", **members) -> Delegate:
+def make(
+    label: str, kind: str, own: bool | tuple[str, ...] = False, problem: str = "", **members
+) -> Delegate:
     """A delegate with one device of its kind."""
 
     class Made(Delegate):
@@ -185,6 +189,41 @@ def test_the_plain_cpu_is_not_a_vendors_engine(choose) -> None:
     assert "not one of the runtime's own" in refused["engine"].reason
     assert choose([engine, BuiltinKernels()])[0] == ["engine", "builtin"]
     assert choose([engine, BuiltinKernels()], Wish(delegates=["engine"], device="cpu"))[0][0] == "engine"
+
+
+def test_an_engine_that_may_live_in_the_application_is_not_the_runtimes_own_cpu(choose) -> None:
+    engine = make("engine", "cpu", own=("cpu",))
+    names, refused, found = choose([engine, BuiltinKernels()], Wish(device="cpu", cpu_last=False))
+    assert names == ["builtin"]
+    assert "not one of the runtime's own" in refused["engine"].reason
+    names, _, found = choose([engine, BuiltinKernels()])
+    assert names == ["engine", "builtin"]
+    assert not is_own_cpu(found[0].delegate, found[0].device)
+    # The CPU that always stays a candidate is the runtime's own.
+    assert choose([engine, BuiltinKernels()], Wish(delegates=["other"]))[0] == ["builtin"]
+
+
+@pytest.mark.parametrize(
+    ("own", "kind", "stays"),
+    [
+        (False, "cpu", True),
+        (True, "npu", False),
+        (("cpu",), "cpu", False),
+        (("cpu",), "npu", True),
+        ((), "cpu", True),
+    ],
+)
+def test_where_sessions_live_is_told_by_the_kind_of_device(choose, own, kind: str, stays: bool) -> None:
+    (candidate,) = choose([make("engine", kind, own=own)])[2]
+    assert Terms().stays_in_worker(candidate) == stays
+    assert Terms(isolate=True).stays_in_worker(candidate)
+    assert not Terms(isolate=False).stays_in_worker(candidate)
+
+
+@pytest.mark.parametrize("own", ["cpu", ("cpu", "fpga"), 1, None])
+def test_what_may_live_in_the_application_is_checked(own) -> None:
+    with pytest.raises(PluginError, match="in_process"):
+        check_delegate(type(make("engine", "cpu", own=own)), "a test")
 
 
 def test_threads_that_nothing_takes_are_told(digits: Path) -> None:

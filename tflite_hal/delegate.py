@@ -25,6 +25,7 @@ __all__ = [
     "Probe",
     "Problem",
     "check_options",
+    "may_live_in_process",
 ]
 
 #: The first and the last version of the plugin contract this release understands.
@@ -132,7 +133,8 @@ class Delegate:
         options: what ``options=`` may hold.
         environment: variables that must be set before its library loads.
         runtimes: names of the runtimes it works with, or None for an engine of its own.
-        in_process: True only for engines that ship with a runtime or are proven as safe.
+        in_process: whether sessions may live in the application: True only for what ships with a runtime,
+            the kinds of devices on which the engine is proven as safe (``("cpu",)``), else False.
     """
 
     name: ClassVar[str] = ""
@@ -142,7 +144,7 @@ class Delegate:
     options: ClassVar[tuple[Option, ...]] = ()
     environment: ClassVar[Mapping[str, str]] = {}
     runtimes: ClassVar[tuple[str, ...] | None] = ("ai_edge_litert", "tflite_runtime", "tensorflow")
-    in_process: ClassVar[bool] = False
+    in_process: ClassVar[bool | tuple[str, ...]] = False
 
     def probe(self, host: HostInfo) -> Probe:
         """Return the devices on this host, and what stands in the way of those that can't be used.
@@ -180,6 +182,12 @@ class Delegate:
             DelegateError: with the reason and, where there is one, the remedy.
         """
         raise DelegateError(f"delegate {self.name!r} does not implement open()")
+
+
+def may_live_in_process(delegate: Delegate, device: Device) -> bool:
+    """Whether sessions on a device may live in the application, once they were proven."""
+    allowed = delegate.in_process
+    return allowed if isinstance(allowed, bool) else device.kind in allowed
 
 
 def check_options(delegate: Delegate, given: Mapping[str, Any]) -> None:
@@ -245,7 +253,9 @@ _LOADERS: Final = ("LD_PRELOAD", "LD_AUDIT", "DYLD_", "PYTHON")
 _MEMBERS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "description": lambda value: isinstance(value, str),
     "install_hint": lambda value: isinstance(value, str),
-    "in_process": lambda value: isinstance(value, bool),
+    "in_process": lambda value: (
+        isinstance(value, bool) or (isinstance(value, (tuple, list)) and all(kind in KINDS for kind in value))
+    ),
     "options": lambda value: (
         isinstance(value, (tuple, list)) and _all(value, Option) and all(map(_is_option, value))
     ),

@@ -307,5 +307,5 @@ def describe(delegate: type[Delegate]) -> Mapping[str, Any]:
         "options": [option._asdict() for option in delegate.options],
         "environment": dict(delegate.environment),
         "runtimes": None if delegate.runtimes is None else list(delegate.runtimes),
-        "in_process": delegate.in_process,
+        "in_process": own if isinstance(own := delegate.in_process, bool) else list(own),
     }

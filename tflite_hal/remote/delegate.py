@@ -159,8 +159,9 @@ def _text(answer: Any) -> str:
 def remote_delegate(description: Mapping[str, Any], worker: Callable[[], Worker]) -> RemoteDelegate:
     """Make the core's view of a delegate from what :func:`tflite_hal.manager.describe` said of it."""
     attributes = {**description, "options": tuple(Option(**option) for option in description["options"])}
-    if attributes["runtimes"] is not None:
-        attributes["runtimes"] = tuple(attributes["runtimes"])
+    for name in ("runtimes", "in_process"):
+        if isinstance(attributes[name], list):
+            attributes[name] = tuple(attributes[name])
     proxy: type[RemoteDelegate] = type(f"Remote_{attributes['name']}", (RemoteDelegate,), attributes)
     return proxy(worker)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from tflite_hal.delegate import Delegate, Device
+from tflite_hal.delegate import Delegate, Device, may_live_in_process
 from tflite_hal.errors import DeviceBusyError, TfliteHalError, WorkerError
 from tflite_hal.remote.delegate import reference
 from tflite_hal.worker import Worker, start_worker
@@ -73,7 +73,7 @@ def acquire(
     """
     close_dropped()
     key: tuple[Any, ...] = (reference(delegate), device.id)
-    if delegate.in_process:  # what runs on the CPU shares it
+    if may_live_in_process(delegate, device):  # what runs on the CPU shares it
         key = (*key, runtime, tuple(sorted(environment.items())))
     with _pool_lock:
         shared = _pool.get(key)

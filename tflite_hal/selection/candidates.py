@@ -55,7 +55,8 @@ class Wish(NamedTuple):
 
 def is_own_cpu(delegate: Delegate, device: Device) -> bool:
     """Whether this is the CPU by what ships with the runtime, not by a vendor's engine."""
-    return device.kind == "cpu" and delegate.in_process and not isinstance(delegate, RemoteDelegate)
+    ships = delegate.in_process is True and not isinstance(delegate, RemoteDelegate)
+    return device.kind == "cpu" and ships
 
 
 class Candidates(NamedTuple):

@@ -120,7 +120,7 @@ class DelegateConformance:
 
     def _asked(self) -> Delegate:
         """Return the delegate as the product asks it: foreign ones in a worker, with time limits."""
-        if self.delegate.in_process:
+        if self.delegate.in_process is True:
             return self.delegate()
         return remote_delegate(describe(self.delegate), _worker)
 

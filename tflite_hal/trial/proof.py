@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from tflite_hal.accuracy import Check
+from tflite_hal.delegate import may_live_in_process
 from tflite_hal.errors import (
     DelegateError,
     DeviceBusyError,
@@ -71,7 +72,7 @@ class Terms(NamedTuple):
     def stays_in_worker(self, candidate: Candidate) -> bool:
         """Whether this candidate's sessions live in a worker."""
         if self.isolate == "auto":
-            return not candidate.delegate.in_process
+            return not may_live_in_process(candidate.delegate, candidate.device)
         return bool(self.isolate)
 
 
