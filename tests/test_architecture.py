@@ -27,6 +27,7 @@ FLOORS = {
     "tensors": 3,
     "images": 4,
     "session": 3,
+    "compiled": 4,
     "delegate": 4,
     "external": 5,
     "hookspecs": 5,

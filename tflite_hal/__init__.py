@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tflite_hal import images
     from tflite_hal.accuracy import Check, Comparison
     from tflite_hal.benchmark import BenchmarkResult
+    from tflite_hal.compiled import CompiledSession
     from tflite_hal.delegate import (
         Configuration,
         Delegate,
@@ -56,6 +57,7 @@ __version__ = "0.1.0.dev0"
 _HOMES = {
     "accuracy": ("Check", "Comparison"),
     "benchmark": ("BenchmarkResult",),
+    "compiled": ("CompiledSession",),
     "delegate": ("Configuration", "Delegate", "Device", "Option", "Probe", "Problem"),
     "errors": (
         "ClosedError",
@@ -92,6 +94,7 @@ __all__ = [
     "Check",
     "ClosedError",
     "Comparison",
+    "CompiledSession",
     "Configuration",
     "Coverage",
     "Delegate",

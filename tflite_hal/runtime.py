@@ -53,14 +53,17 @@ class Runtime:
         version: its version.
         library: path of the shared library that holds the interpreter and its C symbols, for
             plugins that reach an exported function through :mod:`ctypes`; "" where not known.
+        compiled_library: path of LiteRT's library with the C API of its ``CompiledModel``; ""
+            where the runtime has none.
     """
 
-    __slots__ = ("_api", "library", "name", "version")
+    __slots__ = ("_api", "compiled_library", "library", "name", "version")
 
-    def __init__(self, name: str, version: str, api: Any, library: str) -> None:
+    def __init__(self, name: str, version: str, api: Any, library: str, compiled_library: str = "") -> None:
         self.name = name
         self.version = version
         self.library = library
+        self.compiled_library = compiled_library
         self._api = api
 
     def interpreter(
@@ -171,7 +174,7 @@ def _bound(name: str, version: str, module: Any) -> Runtime:
     if name != "tensorflow":
         api = {key: getattr(module, key) for key in ("Interpreter", "OpResolverType", "load_delegate")}
         library = getattr(getattr(module, "_interpreter_wrapper", None), "__file__", None)
-        return Runtime(name, version, api, str(library or ""))
+        return Runtime(name, version, api, str(library or ""), _compiled_library(name))
     lite = module.lite
     return Runtime(
         name,
@@ -183,6 +186,13 @@ def _bound(name: str, version: str, module: Any) -> Runtime:
         },
         "",
     )
+
+
+def _compiled_library(name: str) -> str:
+    """Return the path of LiteRT's own library in a runtime's package, by the name it has on each system."""
+    package = Path(str(sys.modules[name].__file__)).parent
+    found = (package / file for file in ("libLiteRt.so", "libLiteRt.dylib", "libLiteRt.dll"))
+    return next((str(path) for path in found if path.is_file()), "")
 
 
 def _repair(name: str, error: Exception) -> str:
