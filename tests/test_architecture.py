@@ -17,6 +17,7 @@ PACKAGE = ROOT / "tflite_hal"
 #: Each room imports only rooms of lower floors, by full module path.
 FLOORS = {
     "errors": 0,
+    "trust": 0,
     "host": 1,
     "runtime": 1,
     "model": 2,

@@ -414,7 +414,7 @@ def test_a_library_of_another_user_is_passed_over(live_library, monkeypatch):
     if owner == 0:
         os.chown(live_library, 12345, -1)
     else:
-        monkeypatch.setattr(os, "getuid", lambda: owner + 1)
+        monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
     assert host.find_library(live_library.name) is None
 
 

@@ -15,6 +15,7 @@ from tflite_hal.model import Model
 from tflite_hal.profiles import DeviceProfile
 from tflite_hal.runtime import Runtime
 from tflite_hal.session import Session
+from tflite_hal.trust import changes_loading
 
 __all__ = [
     "API_VERSIONS",
@@ -48,7 +49,9 @@ class Device(NamedTuple):
     id: str  #: unique within the delegate and stable: ``cpu``, ``usb:0``, ``gpu:0``
     kind: str  #: one of :data:`KINDS`
     name: str = ""  #: for people
-    properties: Mapping[str, Any] = {}  #: JSON-ready facts, e.g. ``library``: the file to be loaded
+    #: JSON-ready facts, such as ``library``: the file to be loaded, and ``environment``: variables to be
+    #: set before it is, beside the delegate's
+    properties: Mapping[str, Any] = {}
 
     def to_dict(self) -> dict[str, Any]:
         """Return it JSON-ready."""
@@ -246,9 +249,6 @@ def _is_option(option: Option) -> bool:
     )
 
 
-#: Beginnings of variables that make programs load other code than theirs.
-_LOADERS: Final = ("LD_PRELOAD", "LD_AUDIT", "DYLD_", "PYTHON")
-
 #: What the other attributes of a delegate must be.
 _MEMBERS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "description": lambda value: isinstance(value, str),
@@ -263,7 +263,7 @@ _MEMBERS: Final[Mapping[str, Callable[[Any], bool]]] = {
         isinstance(value, Mapping)
         and _all(value, str)
         and _all(value.values(), str)
-        and not any(name.upper() == "PATH" or name.upper().startswith(_LOADERS) for name in value)
+        and not any(map(changes_loading, value))
     ),
     "runtimes": lambda value: value is None or (isinstance(value, (tuple, list)) and _all(value, str)),
 }

@@ -7,12 +7,13 @@ import platform
 import re
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from tflite_hal.host.cpu import CPUINFO_LIMIT, Cluster, Cpu, read_cpu
 from tflite_hal.host.tree import Tree, mode
+from tflite_hal.trust import Distrust, distrust_library
 
 __all__ = ["Board", "BusDevice", "Cluster", "Cpu", "Dmi", "HostInfo", "probe_host"]
 
@@ -116,18 +117,26 @@ class HostInfo:
             return None
         return os.access(path, os.R_OK * ("r" in mode) | os.W_OK * ("w" in mode))
 
-    def find_library(self, *names: str) -> str | None:
-        """Return the path of the first shared library found in the loader's folders.
+    def find_library(self, *names: str, folders: Iterable[str] = ()) -> str | None:
+        """Return the path of the first shared library found in ``folders``, then in the loader's.
 
-        A file or folder that others than its owner and root can write is passed over.
+        One that others than its owner and root can write or replace is passed over: see
+        :meth:`distrusted_library`.
         """
-        folders = list(dict.fromkeys(self._library_folders()))
+        return next((p for p in self._libraries(names, folders) if self._distrust(p) is None), None)
+
+    def distrusted_library(self, *names: str, folders: Iterable[str] = ()) -> Distrust | None:
+        """Return why the first library is passed over that :meth:`find_library` does pass over."""
+        return next(filter(None, map(self._distrust, self._libraries(names, folders))), None)
+
+    def _distrust(self, path: str) -> Distrust | None:
+        return distrust_library(path) if self.live else None
+
+    def _libraries(self, names: Iterable[str], folders: Iterable[str]) -> Iterator[str]:
+        places = list(dict.fromkeys((*folders, *self._library_folders())))
         for name in (name for name in names if name and "/" not in name):
-            for folder in folders:
-                path = f"{folder}/{name}"
-                if self._tree.is_file(path) and (not self.live or _is_trusted(path)):
-                    return path
-        return None
+            paths = (f"{folder}/{name}" for folder in places)
+            yield from (path for path in paths if self._tree.is_file(path))
 
     def _library_folders(self) -> Iterator[str]:
         if self.live:
@@ -294,15 +303,3 @@ def _system(tree: Tree) -> tuple[str | None, tuple[str, ...]]:
     )
     name = fields.get("PRETTY_NAME") or (f"{platform.system()} {platform.release()}" if tree.live else None)
     return name, tuple(dict.fromkeys([*words, *(["linux"] if linux else [])]))
-
-
-def _is_trusted(path: str) -> bool:
-    """Whether only root and this user can change a file, its folder, and the folder of a link to it."""
-    if not hasattr(os, "getuid"):
-        return True
-    real = Path(path).resolve()
-    try:
-        facts = [place.stat() for place in (real, real.parent, Path(path).parent)]
-    except OSError:
-        return False
-    return all(fact.st_uid in (0, os.getuid()) and not fact.st_mode & 0o022 for fact in facts)

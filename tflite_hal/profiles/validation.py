@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from tflite_hal.errors import ProfileError
 from tflite_hal.profiles.document import At, parse_yaml, show
 from tflite_hal.profiles.schema import PROVENANCE, DeviceProfile, Fact, Match
-from tflite_hal.profiles.trust import require_owned
+from tflite_hal.trust import changes_loading, distrust_variable
 
 __all__ = ["FIELDS", "parse_profile"]
 
@@ -119,23 +119,13 @@ def _option(name: str, value: Any, at: At) -> str | int | float | bool:
 
 def _variable(name: str, value: Any, at: At) -> str:
     """Check an environment variable; none may bring code from where others can write."""
-    upper, text = name.upper(), str(_text(value, at))
-    refused = upper == "PATH" or upper.startswith(("LD_", "DYLD_", "PYTHON"))
-    if refused and upper != "LD_LIBRARY_PATH":
+    text = str(_text(value, at))
+    if changes_loading(name):
         raise at.fail("a variable that does not change what programs load", name)
-    if upper.endswith("LIBRARY_PATH"):
-        for folder in re.split("[:;]", text):  # ld.so takes both
-            _library_folder(folder, at)
+    found = distrust_variable(name, text)
+    if found is not None:
+        raise ProfileError(f"{at}: {found.reason}", remedy=found.remedy)
     return text
-
-
-def _library_folder(folder: str, at: At) -> None:
-    path = Path(folder)
-    if not path.is_absolute() or "$" in folder:
-        raise at.fail("absolute folders", show(folder))
-    while not os.path.lexists(path):  # where it is missing: nobody else may be able to create it
-        path = path.parent
-    require_owned(path, at)
 
 
 def _fact(*required: str) -> _Check:

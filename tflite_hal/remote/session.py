@@ -23,6 +23,7 @@ from tflite_hal.remote.guard import check_outputs, guarded
 from tflite_hal.remote.pool import Shared, acquire, drop, end
 from tflite_hal.runtime import Runtime
 from tflite_hal.session import Arrays, Call, Coverage, Session, Shapes
+from tflite_hal.trust import distrust_variable
 from tflite_hal.worker import Reply, SharedArrays, Worker
 
 __all__ = ["RemoteSession", "default_limits", "open_remotely"]
@@ -208,7 +209,7 @@ def open_remotely(
     """
     allowed = {**default_limits(delegate, device), **(limits or {})}
     name = None if runtime is None else runtime.name
-    shared = acquire(delegate, device, name, {**delegate.environment, **(environment or {})})
+    shared = acquire(delegate, device, name, _environment(delegate, device, environment or {}))
     number = next(_numbers)
     try:
         reply = shared.worker.request(
@@ -230,6 +231,24 @@ def open_remotely(
     except BaseException:  # Ctrl-C: the worker may have the session
         drop(shared, number, model.name)
         raise
+
+
+def _environment(delegate: Delegate, device: Device, given: Mapping[str, str]) -> dict[str, str]:
+    """Return what is set before the library loads.
+
+    Raises:
+        DelegateError: a variable would bring code from where others can write.
+    """
+    asked = device.properties.get("environment", {})
+    environment = {**delegate.environment, **(asked if isinstance(asked, Mapping) else {}), **given}
+    for variable, value in environment.items():
+        if not (isinstance(variable, str) and isinstance(value, str)):
+            raise DelegateError(f"delegate {delegate.name}: {variable!r}={value!r} is no variable")
+        refused = distrust_variable(variable, value)
+        if refused is not None:
+            reason = f"delegate {delegate.name}: environment {variable}: {refused.reason}"
+            raise DelegateError(reason, remedy=refused.remedy)
+    return environment
 
 
 def _coverage(delegate: Delegate, given: Any) -> Coverage | None:

@@ -136,11 +136,19 @@ def _started(environment: Mapping[str, str]) -> tuple[Channel, subprocess.Popen[
             stdout=words,
             stderr=words,
             cwd="/",
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", **environment},
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", **_added(environment)},
             start_new_session=True,  # Ctrl-C in the terminal is the application's affair
         )
         undo.pop_all()
     return Channel(ours), process, words
+
+
+def _added(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables with the search path that this process has behind the one given."""
+    inherited, added = os.environ.get("LD_LIBRARY_PATH"), dict(environment)
+    if inherited and added.get("LD_LIBRARY_PATH"):
+        added["LD_LIBRARY_PATH"] += f":{inherited}"
+    return added
 
 
 def new_words() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ from tflite_hal.host import HostInfo
 from tflite_hal.model import Model
 from tflite_hal.runtime import Runtime
 from tflite_hal.session import InterpreterSession, Session
+from tflite_hal.trust import Distrust, distrust_library
 
 __all__ = ["ExternalDelegate"]
 
@@ -39,10 +41,11 @@ class ExternalDelegate(Delegate):
             return found
         library = host.find_library(*self.libraries)
         if library is None:
-            evidence = f"{' or '.join(self.libraries)} is not in the loader's folders"
-            lacking = tuple(
-                Problem("library", evidence, self.library_remedy, d.id, d.kind) for d in found.devices
+            refused = host.distrusted_library(*self.libraries)
+            absent = Distrust(
+                f"{' or '.join(self.libraries)} is not in the loader's folders", self.library_remedy
             )
+            lacking = tuple(Problem("library", *(refused or absent), d.id, d.kind) for d in found.devices)
             return Probe((), (*found.problems, *lacking))
         properties = {"library": library}
         devices = tuple(d._replace(properties={**properties, **d.properties}) for d in found.devices)
@@ -88,6 +91,11 @@ class ExternalDelegate(Delegate):
         return session
 
     def _load(self, library: str, options: Mapping[str, Any], runtime: Runtime) -> Any:
+        """Load the library, where nobody else can have changed it: the one place that does."""
+        refused = distrust_library(library)
+        if refused is not None and Path(library).exists():  # of what is missing the loader says more
+            raise DelegateError(f"{library} is not loaded: {refused.reason}", remedy=refused.remedy)
+        library = os.path.realpath(library)
         given = {name: value for name, value in options.items() if value is not None}
         try:
             return runtime.load_delegate(library, given)
