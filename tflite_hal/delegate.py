@@ -6,6 +6,8 @@ an external delegate, :class:`tflite_hal.external.ExternalDelegate` is ready mad
 
 from __future__ import annotations
 
+import difflib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
@@ -138,6 +140,8 @@ class Delegate:
         runtimes: names of the runtimes it works with, or None for an engine of its own.
         in_process: whether sessions may live in the application: True only for what ships with a runtime,
             the kinds of devices on which the engine is proven as safe (``("cpu",)``), else False.
+        reference: from what a worker rebuilds it; "" is the class by its module and name. For delegates
+            that are made of data: "module:function JSON".
     """
 
     name: ClassVar[str] = ""
@@ -148,6 +152,7 @@ class Delegate:
     environment: ClassVar[Mapping[str, str]] = {}
     runtimes: ClassVar[tuple[str, ...] | None] = ("ai_edge_litert", "tflite_runtime", "tensorflow")
     in_process: ClassVar[bool | tuple[str, ...]] = False
+    reference: ClassVar[str] = ""
 
     def probe(self, host: HostInfo) -> Probe:
         """Return the devices on this host, and what stands in the way of those that can't be used.
@@ -203,14 +208,20 @@ def check_options(delegate: Delegate, given: Mapping[str, Any]) -> None:
     for name, value in given.items():
         option = declared.get(name)
         if option is None:
+            close = difflib.get_close_matches(str(name), declared, 1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
             known = ", ".join(sorted(declared)) or "none"
-            raise DelegateError(f"{delegate.name} has no option {name!r}", remedy=f"it takes: {known}")
+            raise DelegateError(f"{delegate.name} has no option {name!r}", remedy=f"{hint}it takes: {known}")
         right = isinstance(value, _SCALARS[option.type]) and (
             option.type == "bool" or not isinstance(value, bool)
         )
         if not right or (option.choices and value not in option.choices):
             expected = " | ".join(map(repr, option.choices)) if option.choices else option.type
             raise DelegateError(f"{delegate.name}: option {name}={value!r} is not {expected}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise DelegateError(f"{delegate.name}: option {name}={value!r} is not a finite number")
+        if isinstance(value, str) and "\0" in value:  # the library would see its beginning only
+            raise DelegateError(f"{delegate.name}: option {name}={value!r} has a zero byte")
 
 
 def check_delegate(delegate: type[Delegate], plugin: str) -> None:

@@ -178,10 +178,11 @@ class Manager:
     def _record(self, point: _Point, delegates: tuple[str, ...], problem: str) -> None:
         self._plugins.append(Plugin(*point, delegates, problem))
 
-    def probe(self, host: HostInfo) -> dict[str, Probe]:
-        """Ask every delegate what it finds on the host; one that fails becomes a problem of its own, and
-        of its plugin. One that hung is not asked again: it costs its time limit once."""
-        return {delegate.name: self._probe(delegate, host) for delegate in self.delegates}
+    def probe(self, host: HostInfo, others: Sequence[Delegate] = ()) -> dict[str, Probe]:
+        """Ask every delegate, and others that no plugin contributed, what it finds on the host; one that
+        fails becomes a problem of its own, and of its plugin. One that hung is not asked again: it costs
+        its time limit once."""
+        return {delegate.name: self._probe(delegate, host) for delegate in (*self.delegates, *others)}
 
     def _probe(self, delegate: Delegate, host: HostInfo) -> Probe:
         name = delegate.name

@@ -14,8 +14,9 @@ from rich.markup import escape
 from tflite_hal import __version__, images
 from tflite_hal.cli import show
 from tflite_hal.cli.group import Group
-from tflite_hal.cli.inputs import read_inputs
+from tflite_hal.cli.inputs import read_inputs, read_options
 from tflite_hal.errors import TfliteHalError
+from tflite_hal.external import described_delegates
 from tflite_hal.host import probe_host
 from tflite_hal.kernels import BuiltinKernels
 from tflite_hal.manager import Manager
@@ -25,7 +26,7 @@ from tflite_hal.runner.request import MOST_THREADS
 from tflite_hal.runtime import RuntimeStatus, runtime_status, runtime_statuses
 from tflite_hal.worker import start_worker
 
-__all__ = ["main", "warn_of_threads"]
+__all__ = ["library_options", "main", "warn_of_threads"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -56,11 +57,21 @@ def _input_options(command: _Command) -> _Command:
     return functools.reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
 
+#: The options that name a delegate's file, and what it is given.
+library_options = (
+    click.option("--delegate-library", type=click.Path(), help="File of a delegate that no plugin knows."),
+    click.option(
+        "--option", "options", multiple=True, help="NAME=VALUE for the delegate or its file; repeatable."
+    ),
+)
+
+
 def _choice_options(command: _Command) -> _Command:
     """Add the options that choose where a model runs."""
     options = (
         click.option("--device", help="Kind or id of the device: cpu, npu, usb:0 ..."),
         click.option("--delegate", help="Name of the delegate: never falls back."),
+        *library_options,
         click.option("--runtime", help="ai_edge_litert, tflite_runtime or tensorflow."),
         click.option("--threads", type=click.IntRange(1, MOST_THREADS), help="CPU threads."),
         click.option("--profile", help="Name or file of a device profile."),
@@ -71,9 +82,11 @@ def _choice_options(command: _Command) -> _Command:
 def _runner(model: str, choice: Mapping[str, Any]) -> Runner:
     """Open by explicit choice where a delegate or device is named, else automatically."""
     common = {key: choice[key] for key in ("runtime", "threads", "profile")}
+    common["options"] = read_options(choice["options"]) or None
+    named = {key: choice[key] for key in ("device", "delegate", "delegate_library")}
     warn_of_threads(choice["threads"])
-    if choice["delegate"] or choice["device"]:
-        return Runner(model, device=choice["device"], delegate=choice["delegate"], **common)
+    if any(named.values()):
+        return Runner(model, **named, **common)
     return Runner.auto(model, **common)
 
 
@@ -94,7 +107,8 @@ def probe(root: str, as_json: bool) -> None:
     host, manager = probe_host(root), Manager()
     profiles, errors = load_profiles(manager.profile_folders)
     match = match_profile(host, profiles)
-    probes = manager.probe(host)
+    described = described_delegates(profiles, [one.name for one in manager.delegates])
+    probes = manager.probe(host, described)
     runtimes = [_proven(status) for status in runtime_statuses()] if host.live else []
     if as_json:
         show.print_json(
@@ -113,7 +127,7 @@ def probe(root: str, as_json: bool) -> None:
         out, host, None if match is None else f"{match.profile.name} ({', '.join(match.reasons)})"
     )
     show.print_runtimes(out, runtimes)
-    show.print_delegates(out, probes, manager.plugins)
+    show.print_delegates(out, probes, manager.plugins, {one.name for one in described})
     for error in (*errors, *_wrong_settings()):
         out.print(f"[red]{escape(str(error))}[/]")
 
@@ -174,6 +188,7 @@ def profiles(root: str, as_json: bool) -> None:
     manager, host = Manager(), probe_host(root)
     found, errors = load_profiles(manager.profile_folders)
     known = {delegate.name for delegate in manager.delegates} | {BuiltinKernels.name}
+    known |= {name for profile in found for name in profile.external}
     remarks = [remark for profile in found for remark in unknown_delegates(profile, known)]
     match = match_profile(host, found)
     chosen = None if match is None else match.profile.name

@@ -11,8 +11,8 @@ import click
 
 from tflite_hal.accuracy import Check
 from tflite_hal.cli import attempts, show
-from tflite_hal.cli.commands import warn_of_threads
-from tflite_hal.cli.inputs import read_samples
+from tflite_hal.cli.commands import library_options, warn_of_threads
+from tflite_hal.cli.inputs import read_options, read_samples
 from tflite_hal.errors import NoDelegateError
 from tflite_hal.model import read_model
 from tflite_hal.runner import Runner, TfliteHalWarning, verified
@@ -69,6 +69,7 @@ def _check(model: str, samples: str | None, tolerance: float | None, accept: str
     _delegates_option,
     click.option("--exclude", multiple=True, help="Delegate, or kind or id of a device; repeatable."),
     _device_option,
+    *library_options,
     click.option(
         "--prefer",
         type=click.Choice(["latency", "throughput", "order"]),
@@ -88,6 +89,7 @@ def explain(
     tolerance: float | None,
     accept: str,
     as_json: bool,
+    options: Sequence[str],
     **choice: Any,
 ) -> None:
     """Choose as Runner.auto does, and show every candidate: what it did, and why it is used or not.
@@ -95,12 +97,12 @@ def explain(
     Exit status 3 where nothing can be used.
     """
     warn_of_threads(choice["threads"])
-    check = _check(model, samples, tolerance, accept)
+    check, given = _check(model, samples, tolerance, accept), read_options(options) or None
     nothing: NoDelegateError | None = None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", TfliteHalWarning)  # told below, those that the table hasn't
-            runner = Runner.auto(model, delegates=delegates or None, check=check, **choice)
+            runner = Runner.auto(model, delegates=delegates or None, check=check, options=given, **choice)
         with runner:
             selection, events = runner.selection, runner.events
     except NoDelegateError as error:

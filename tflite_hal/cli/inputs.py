@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +16,28 @@ from tflite_hal.model import Interface, TensorSpec
 from tflite_hal.tensors import arrange
 from tflite_hal.trial import seeded_inputs
 
-__all__ = ["read_inputs", "read_samples"]
+__all__ = ["read_inputs", "read_options", "read_samples"]
 
 _PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
+
+
+def read_options(given: Sequence[str]) -> dict[str, Any]:
+    """Return options for a delegate from texts "NAME=VALUE"; a value is JSON (true, 3, 0.5) or else text.
+
+    Raises:
+        InputError: one is no such text, or a name comes twice.
+    """
+    options: dict[str, Any] = {}
+    for one in given:
+        name, sign, text = one.partition("=")
+        if not (name and sign) or name in options:
+            raise InputError(f"--option {one!r} is not NAME=VALUE with another name each")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        options[name] = text if isinstance(value, (dict, list)) or value is None else value
+    return options
 
 
 def read_inputs(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import click
@@ -90,8 +90,11 @@ def print_runtimes(console: Console, runtimes: Sequence[RuntimeStatus]) -> None:
     console.print(rows)
 
 
-def print_delegates(console: Console, probes: Mapping[str, Probe], plugins: Sequence[Plugin]) -> None:
-    """Print what each delegate found, the kernels that are always there, and which plugins are broken."""
+def print_delegates(
+    console: Console, probes: Mapping[str, Probe], plugins: Sequence[Plugin], described: Collection[str]
+) -> None:
+    """Print what each delegate found, the kernels that are always there, and which plugins are broken;
+    of those that device profiles describe, the ones without a device here in one row."""
     rows = table("delegate", "device", "what")
     for name, found in probes.items():
         for device in found.devices:
@@ -99,8 +102,11 @@ def print_delegates(console: Console, probes: Mapping[str, Probe], plugins: Sequ
         for one in found.problems:
             place = f"[yellow]{escape(one.device or '-')}[/]"
             rows.add_row(name, place, problem(one.evidence, one.remedy))
-        if not found.devices and not found.problems:
+        if not found.devices and not found.problems and name not in described:
             rows.add_row(name, "[dim]-[/]", "[dim]no such device here[/]")
+    absent = [name for name in described if not (probes[name].devices or probes[name].problems)]
+    if absent:
+        rows.add_row("[dim]profiles[/]", "[dim]-[/]", f"[dim]no device here: {', '.join(sorted(absent))}[/]")
     rows.add_row(BuiltinKernels.name, "cpu (cpu)", BuiltinKernels.description)
     for plugin in plugins:
         if plugin.problem:

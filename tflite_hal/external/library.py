@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,12 +25,17 @@ class ExternalDelegate(Delegate):
     Subclasses name the library and find their devices; opening is done here.
 
     Attributes:
-        libraries: file names, the preferred one first; found in the folders of the system's loader.
+        libraries: file names, the preferred one first; or absolute paths.
+        search: absolute folders that are looked into before those of the system's loader.
+        companions: libraries that it needs and that the loader would not find: loaded before it, in this
+            order, with their symbols visible to it (``RTLD_GLOBAL``).
         kind: what kind of device it drives.
         library_remedy: what to do where the library is missing.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ()
+    search: ClassVar[tuple[str, ...]] = ()
+    companions: ClassVar[tuple[str, ...]] = ()
     kind: ClassVar[str] = "npu"
     library_remedy: ClassVar[str] = ""
 
@@ -39,17 +45,26 @@ class ExternalDelegate(Delegate):
         found = found._replace(problems=tuple(p._replace(kind=p.kind or self.kind) for p in found.problems))
         if not found.devices:
             return found
-        library = host.find_library(*self.libraries)
-        if library is None:
-            refused = host.distrusted_library(*self.libraries)
-            absent = Distrust(
-                f"{' or '.join(self.libraries)} is not in the loader's folders", self.library_remedy
-            )
-            lacking = tuple(Problem("library", *(refused or absent), d.id, d.kind) for d in found.devices)
+        library = self._located(host, self.libraries)
+        companions = [self._located(host, (name,)) for name in self.companions]
+        refused = next((one for one in (library, *companions) if isinstance(one, Distrust)), None)
+        if refused is not None:
+            lacking = tuple(Problem("library", *refused, d.id, d.kind) for d in found.devices)
             return Probe((), (*found.problems, *lacking))
-        properties = {"library": library}
+        properties = {"library": library, **({"companions": companions} if companions else {})}
         devices = tuple(d._replace(properties={**properties, **d.properties}) for d in found.devices)
         return Probe(devices, found.problems)
+
+    def _located(self, host: HostInfo, names: Sequence[str]) -> str | Distrust:
+        """Return the path of the first library there is, or why there is none."""
+        found = host.find_library(*names, folders=self.search)
+        if found is not None:
+            return found
+        folders = "".join(f"{folder}, " for folder in self.search)
+        absent = f"{' or '.join(names)} is not in {folders}the loader's folders"
+        if all(name.startswith("/") for name in names):
+            absent = f"{' or '.join(names)} is no file"
+        return host.distrusted_library(*names, folders=self.search) or Distrust(absent, self.library_remedy)
 
     def find(self, host: HostInfo) -> Probe:
         """Return the devices on the bus, without regard to the library; here: none.
@@ -64,13 +79,9 @@ class ExternalDelegate(Delegate):
         return configuration.options
 
     def fingerprint(self, device: Device) -> str:
-        """Return the library's path, size and time of change."""
-        library = str(device.properties.get("library", ""))
-        try:
-            found = Path(library).stat()
-        except OSError as error:
-            return f"{library}: {error.strerror}"
-        return f"{Path(library).resolve()} {found.st_size} {found.st_mtime_ns}"
+        """Return the libraries' paths, sizes and times of change."""
+        own = device.properties.get("library", "")
+        return "; ".join(_identity(str(path)) for path in (own, *device.properties.get("companions", ())))
 
     def open(self, model: Model, device: Device, configuration: Configuration, runtime: Runtime) -> Session:
         """Load the library, give it the model, and refuse a session in which it took nothing.
@@ -81,6 +92,8 @@ class ExternalDelegate(Delegate):
         library = str(device.properties.get("library", ""))
         if not Path(library).is_absolute():
             raise DelegateError(f"{self.name}: no absolute path of a library for device {device.id!r}")
+        for companion in device.properties.get("companions", ()):
+            self._preload(str(companion))
         loaded = self._load(library, self.library_options(device, configuration), runtime)
         session = InterpreterSession(model, runtime, delegates=[loaded], threads=configuration.threads)
         if session.coverage is not None and session.coverage.taken == 0:
@@ -90,12 +103,16 @@ class ExternalDelegate(Delegate):
             )
         return session
 
+    def _preload(self, companion: str) -> None:
+        """Load a library that the delegate needs, so that the loader finds it by its name."""
+        try:
+            ctypes.CDLL(_checked(companion), mode=ctypes.RTLD_GLOBAL)
+        except OSError as error:
+            reason = f"{companion}, which {self.name} needs, can't be loaded: {error}"
+            raise DelegateError(reason, remedy=_loader_remedy(str(error))) from error
+
     def _load(self, library: str, options: Mapping[str, Any], runtime: Runtime) -> Any:
-        """Load the library, where nobody else can have changed it: the one place that does."""
-        refused = distrust_library(library)
-        if refused is not None and Path(library).exists():  # of what is missing the loader says more
-            raise DelegateError(f"{library} is not loaded: {refused.reason}", remedy=refused.remedy)
-        library = os.path.realpath(library)
+        library = _checked(library)
         given = {name: value for name, value in options.items() if value is not None}
         try:
             return runtime.load_delegate(library, given)
@@ -118,6 +135,26 @@ class ExternalDelegate(Delegate):
     def refusal_remedy(self, message: str) -> str:
         """Return what to do where the library refused with this message."""
         return ""
+
+
+def _checked(library: str) -> str:
+    """Return where a library really is, if nobody else can have changed it: every load passes here.
+
+    Raises:
+        DelegateError: others can change it, or put another in its place.
+    """
+    refused = distrust_library(library)
+    if refused is not None and Path(library).exists():  # of what is missing the loader says more
+        raise DelegateError(f"{library} is not loaded: {refused.reason}", remedy=refused.remedy)
+    return os.path.realpath(library)
+
+
+def _identity(library: str) -> str:
+    try:
+        found = Path(library).stat()
+    except OSError as error:
+        return f"{library}: {error.strerror}"
+    return f"{Path(library).resolve()} {found.st_size} {found.st_mtime_ns}"
 
 
 def _loader_remedy(message: str) -> str:

@@ -118,7 +118,8 @@ class HostInfo:
         return os.access(path, os.R_OK * ("r" in mode) | os.W_OK * ("w" in mode))
 
     def find_library(self, *names: str, folders: Iterable[str] = ()) -> str | None:
-        """Return the path of the first shared library found in ``folders``, then in the loader's.
+        """Return the path of the first shared library found in ``folders``, then in the loader's; a name
+        that is an absolute path is taken as it is.
 
         One that others than its owner and root can write or replace is passed over: see
         :meth:`distrusted_library`.
@@ -134,8 +135,8 @@ class HostInfo:
 
     def _libraries(self, names: Iterable[str], folders: Iterable[str]) -> Iterator[str]:
         places = list(dict.fromkeys((*folders, *self._library_folders())))
-        for name in (name for name in names if name and "/" not in name):
-            paths = (f"{folder}/{name}" for folder in places)
+        for name in (name for name in names if name and ("/" not in name or name.startswith("/"))):
+            paths = [name] if "/" in name else [f"{folder}/{name}" for folder in places]
             yield from (path for path in paths if self._tree.is_file(path))
 
     def _library_folders(self) -> Iterator[str]:

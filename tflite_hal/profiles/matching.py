@@ -59,7 +59,7 @@ def unknown_delegates(profile: DeviceProfile, known: Collection[str]) -> list[st
     places |= {f"environment.{name}": name for name in profile.environment}
     remarks = []
     for place, name in places.items():
-        if name not in known:
+        if name not in known and name not in profile.external:
             close = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {close[0]!r}?" if close else "a misspelling, or its plugin is not installed"
             remarks.append(f"{profile.path}: {place}: no delegate {name!r} here: {hint}")
@@ -67,6 +67,8 @@ def unknown_delegates(profile: DeviceProfile, known: Collection[str]) -> list[st
 
 
 def _judge(match: Match, host: HostInfo) -> _Verdict:
+    if match == Match():
+        return _Verdict(0, (), ("it describes delegates, and is for no machine",))
     verdicts = [
         _judge_key(key, (wanted,) if isinstance(wanted, str) else wanted, host)
         for key, wanted in match._asdict().items()

@@ -48,13 +48,14 @@ class DeviceProfile(NamedTuple):
 
     name: str
     title: str
-    match: Match
+    match: Match = Match()  #: empty where it only describes delegates, and is for no machine
     delegates: tuple[str, ...] = ()  #: in the order to try them
     threads: tuple[int, ...] = ()  #: thread counts to try, best first; () is no opinion
     options: Mapping[str, Mapping[str, str | int | float | bool]] = _NOTHING  #: by delegate
     environment: Mapping[str, Mapping[str, str]] = _NOTHING  #: by delegate
     limits: Mapping[str, Mapping[str, float]] = _NOTHING  #: seconds per stage (open, run), by delegate
     checks: Mapping[str, Mapping[str, Any]] = _NOTHING  #: ``tolerance``, ``accept``, by delegate
+    external: Mapping[str, Mapping[str, Any]] = _NOTHING  #: delegates it describes; see :data:`EXTERNAL`
     quirks: tuple[Quirk, ...] = ()
     sources: Mapping[str, tuple[Fact, ...]] = _NOTHING  #: the grounds, by key of the profile
     path: str = ""  #: the file it was read from
@@ -76,7 +77,9 @@ class ProfileMatch(NamedTuple):
 def _plain(value: Any) -> Any:
     """Turn named tuples into dicts of what they give, other tuples into lists."""
     if hasattr(value, "_asdict"):
-        value = {key: item for key, item in value._asdict().items() if item not in ("", (), None, {})}
+        value = {
+            key: item for key, item in value._asdict().items() if item not in ("", (), None, {}, Match())
+        }
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple) else value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from tflite_hal.delegate import Configuration, Delegate, Device, Option, Probe, Problem
 from tflite_hal.errors import DelegateError, WorkerHungError
@@ -41,8 +41,6 @@ _FIELDS: Final[Mapping[type, Mapping[str, tuple[type, ...]]]] = {
 
 class RemoteDelegate(Delegate):
     """A third-party delegate: its code runs in a worker only; this is what the core sees of it."""
-
-    reference: ClassVar[str] = ""
 
     def __init__(self, worker: Callable[[], Worker]) -> None:
         """Take how to reach the plugin's worker."""
@@ -167,10 +165,8 @@ def remote_delegate(description: Mapping[str, Any], worker: Callable[[], Worker]
 
 
 def reference(delegate: Delegate) -> str:
-    """Return ``module:Class``, from which a worker rebuilds the delegate."""
-    if isinstance(delegate, RemoteDelegate):
-        return delegate.reference
-    return f"{type(delegate).__module__}:{type(delegate).__qualname__}"
+    """Return from what a worker rebuilds the delegate: ``module:Class``, or as of its ``reference``."""
+    return delegate.reference or f"{type(delegate).__module__}:{type(delegate).__qualname__}"
 
 
 def sent(model: Model) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from tflite_hal.errors import (
     WorkerCrashedError,
     WorkerHungError,
 )
+from tflite_hal.external import NAMED, described_delegate, described_delegates
 from tflite_hal.host import HostInfo, probe_host
 from tflite_hal.kernels import BuiltinKernels
 from tflite_hal.manager import Manager
@@ -93,11 +94,15 @@ def find_for(model: Model, runtime: Runtime, request: Request) -> Found:
         ProfileError: no such device profile.
     """
     host, manager, wish = probe_host(), known_manager(), request.wish
-    builtin = BuiltinKernels()
-    delegates = [*manager.delegates, builtin]
+    profile, profiles, errors = _find_profile(request.profile, host, manager)
+    builtin, delegates = BuiltinKernels(), list(manager.delegates)
+    described = described_delegates(profiles, [one.name for one in (*delegates, builtin)])
+    if request.library is not None:
+        described = [one for one in described if one.name != NAMED]
+        described.append(described_delegate(request.library))
+    delegates += [*described, builtin]
     _check_names(wish, delegates, manager)
-    probes = {**manager.probe(host), builtin.name: builtin.probe(host)}
-    profile, errors = _find_profile(request.profile, host, manager)
+    probes = {**manager.probe(host, described), builtin.name: builtin.probe(host)}
     selection = Selection(model.name, "" if profile is None else profile.name)
     notes = [("plugin", f"plugin {p.name}: {p.problem}") for p in manager.plugins if p.broken]
     notes += [("profile", str(error)) for error in errors]
@@ -207,17 +212,18 @@ def _check_names(wish: Wish, delegates: Sequence[Delegate], manager: Manager) ->
 
 def _find_profile(
     wanted: str | None, host: HostInfo, manager: Manager
-) -> tuple[DeviceProfile | None, tuple[ProfileError, ...]]:
-    """Return the profile, and the errors of those that could not be read."""
-    if wanted is not None and (os.sep in wanted or wanted.endswith((".yaml", ".yml"))):
-        return load_profile(wanted), ()
+) -> tuple[DeviceProfile | None, tuple[DeviceProfile, ...], tuple[ProfileError, ...]]:
+    """Return the profile in force, all that there are, and the errors of those that could not be read."""
     profiles, errors = load_profiles(manager.profile_folders)
+    if wanted is not None and (os.sep in wanted or wanted.endswith((".yaml", ".yml"))):
+        given = load_profile(wanted)
+        return given, (given, *profiles), ()
     if wanted is None:
         match = match_profile(host, profiles)
-        return None if match is None else match.profile, errors
+        return None if match is None else match.profile, profiles, errors
     for profile in profiles:
         if profile.name == wanted:
-            return profile, errors
+            return profile, profiles, errors
     known = ", ".join(sorted(profile.name for profile in profiles))
     invalid = "".join(f"; not usable: {error}" for error in errors)
     raise ProfileError(f"no device profile {wanted!r}", remedy=f"known: {known}{invalid}")

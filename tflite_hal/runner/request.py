@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from tflite_hal.accuracy import Check, validated
 from tflite_hal.errors import DelegateError, InputError, ProfileError
+from tflite_hal.external import NAMED, named_library
 from tflite_hal.model import Model
 from tflite_hal.selection import Wish
 from tflite_hal.tensors import arrange, convert
@@ -30,6 +31,7 @@ class Request(NamedTuple):
     runtime: str | None = None
     terms: Terms = Terms()
     fallback: bool = True  #: whether another candidate answers where one fails while running
+    library: Mapping[str, Any] | None = None  #: description of one that the caller names
     recheck: int = 0  #: every so many answers are compared with the built-in kernels'; 0 none
 
     @property
@@ -39,27 +41,35 @@ class Request(NamedTuple):
 
 
 def explicit_request(
-    device: str | None, delegate: str | None, options: Mapping[str, Any] | None, threads: int | None
+    device: str | None,
+    delegate: str | None,
+    library: str | os.PathLike[str] | None,
+    options: Mapping[str, Any] | None,
+    threads: int | None,
 ) -> Request:
-    """Return what ``Runner(...)`` asks for: the plain CPU where neither is named.
+    """Return what ``Runner(...)`` asks for: the plain CPU where none of the three is named.
 
     Raises:
-        DelegateError: options without a delegate.
+        DelegateError: options without a delegate, or a delegate beside a library.
         InputError: a value is none of those allowed.
     """
-    if options is not None and not isinstance(options, Mapping):
-        raise DelegateError(f"options={options!r} is not a mapping of names to values")
-    if options and delegate is None:
-        raise DelegateError("options= belong to a delegate", remedy="give delegate= as well")
+    if delegate is not None and library is not None:
+        raise DelegateError("delegate= and delegate_library= name two delegates", remedy="give one of them")
+    described = _described(library, options, "delegate= or delegate_library=" if delegate is None else "")
     names = None if delegate is None else (_checked_name(delegate, "delegate"),)
-    place = "cpu" if device is None and delegate is None else _checked_device(device)
-    return Request(Wish(names, place, (), False, _checked_threads(threads), options), explicit=True)
+    if described is not None:
+        names, options = (NAMED,), None
+    place = "cpu" if device is None and names is None else _checked_device(device)
+    wish = Wish(names, place, (), False, _checked_threads(threads), options)
+    return Request(wish, explicit=True, library=described)
 
 
 def automatic_request(
     delegates: Collection[str] | None,
     exclude: Collection[str],
     device: str | None,
+    library: str | os.PathLike[str] | None,
+    options: Mapping[str, Any] | None,
     threads: int | None,
     fallback: str,
 ) -> Request:
@@ -70,9 +80,25 @@ def automatic_request(
     """
     if not isinstance(fallback, str) or fallback not in ("auto", "never"):
         raise InputError(f"fallback={fallback!r} is not 'auto' or 'never'")
+    described = _described(library, options, "delegate_library=")
     names, left_out = _checked_names(delegates, "delegates"), _checked_names(exclude, "exclude") or ()
+    if names is not None and described is not None and NAMED not in names:
+        names = (*names, NAMED)
     wish = Wish(names, _checked_device(device), left_out, True, _checked_threads(threads))
-    return Request(wish, explicit=False, fallback=fallback == "auto")
+    return Request(wish, explicit=False, fallback=fallback == "auto", library=described)
+
+
+def _described(
+    library: str | os.PathLike[str] | None, options: Mapping[str, Any] | None, needed: str
+) -> dict[str, Any] | None:
+    """Return the description of a library that is named; ``needed``: what options need otherwise."""
+    if options is not None and not isinstance(options, Mapping):
+        raise DelegateError(f"options={options!r} is not a mapping of names to values")
+    if library is None:
+        if options and needed:
+            raise DelegateError("options= belong to a delegate", remedy=f"give {needed} as well")
+        return None
+    return named_library(_checked_path(library, "delegate_library"), options or {})
 
 
 def _checked_name(given: str, name: str) -> str:
@@ -116,12 +142,19 @@ def checked_profile(given: str | os.PathLike[str] | None) -> str | None:
         ProfileError: it is neither.
     """
     try:
-        named = None if given is None else os.fspath(given)
+        return None if given is None else _checked_path(given, "profile", " a name or")
+    except DelegateError as error:
+        raise ProfileError(error.reason) from error
+
+
+def _checked_path(given: str | os.PathLike[str], name: str, also: str = "") -> str:
+    try:
+        path: str | bytes = os.fspath(given)
     except TypeError as error:
-        raise ProfileError(f"profile={given!r} is not a name or a path") from error
-    if isinstance(named, bytes):
-        raise ProfileError(f"profile={given!r} is not a name or a path")
-    return named
+        raise DelegateError(f"{name}={given!r} is not{also} a path") from error
+    if isinstance(path, bytes):
+        raise DelegateError(f"{name}={given!r} is not{also} a path")
+    return path
 
 
 def checked_listener(given: Any) -> Any:

@@ -46,6 +46,7 @@ class Runner:
         *,
         device: str | None = None,
         delegate: str | None = None,
+        delegate_library: str | os.PathLike[str] | None = None,
         options: Mapping[str, Any] | None = None,
         profile: str | os.PathLike[str] | None = None,
         threads: int | None = None,
@@ -57,7 +58,7 @@ class Runner:
         timeout: float | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
-        """Open a model on the CPU, on a device (by kind or id) or with a delegate (by name).
+        """Open a model on the CPU, on a device (by kind or id) or with a delegate (by name or file).
 
         It never falls back: what fails, or answers wrongly, raises.
 
@@ -65,7 +66,8 @@ class Runner:
             model: path or bytes of a ``.tflite`` file.
             device: ``cpu``, ``npu``, ``usb:0`` ...
             delegate: name of a plugin's delegate.
-            options: for the delegate, as it declares them.
+            delegate_library: file of an external delegate that no plugin knows.
+            options: for the delegate, as it declares them; a file's are passed on in their order.
             profile: name or file of a device profile instead of the one that matches.
             threads: CPU threads instead of the delegate's choice.
             runtime: ``ai_edge_litert``, ``tflite_runtime`` or ``tensorflow``.
@@ -85,7 +87,7 @@ class Runner:
         """
         self._start(
             model,
-            explicit_request(device, delegate, options, threads),
+            explicit_request(device, delegate, delegate_library, options, threads),
             on_event,
             profile=profile,
             runtime=runtime,
@@ -105,6 +107,8 @@ class Runner:
         delegates: Sequence[str] | None = None,
         exclude: Collection[str] = (),
         device: str | None = None,
+        delegate_library: str | os.PathLike[str] | None = None,
+        options: Mapping[str, Any] | None = None,
         profile: str | os.PathLike[str] | None = None,
         threads: int | None = None,
         runtime: str | None = None,
@@ -127,6 +131,7 @@ class Runner:
             delegates: names of the delegates that may be used, in order; None is all.
             exclude: names of delegates, ids or kinds of devices not to be used.
             device: id or kind of the accelerators that may be used.
+            delegate_library, options: a candidate more, ``"library"`` by name; as of the constructor.
             prefer: ``"latency"``; ``"throughput"``: latency times the CPU threads it occupies; or
                 ``"order"``: the first that is right, nothing is timed.
             min_coverage: share (0 to 1) of the model's operators that an accelerator must take; one that
@@ -142,7 +147,7 @@ class Runner:
         runner = cls.__new__(cls)
         runner._start(
             model,
-            automatic_request(delegates, exclude, device, threads, fallback),
+            automatic_request(delegates, exclude, device, delegate_library, options, threads, fallback),
             on_event,
             profile=profile,
             runtime=runtime,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import time
 from collections.abc import Callable
@@ -110,9 +111,10 @@ class Server:
 
     def _delegate(self, reference: str) -> Delegate:
         if reference not in self._delegates:
-            module, _, name = reference.partition(":")
-            found: type[Delegate] = getattr(importlib.import_module(module), name)
-            self._delegates[reference] = found()
+            place, _, data = reference.partition(" ")  # the data of a delegate that is made of it
+            module, _, name = place.partition(":")
+            made: Callable[..., Delegate] = getattr(importlib.import_module(module), name)
+            self._delegates[reference] = made(json.loads(data)) if data else made()
         return self._delegates[reference]
 
     def _open(
