@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from tflite_hal.delegate import Configuration, Delegate, Device, Probe, Problem
 from tflite_hal.errors import DelegateError
+from tflite_hal.external.elf import why_unloadable
 from tflite_hal.host import HostInfo
 from tflite_hal.model import Model
 from tflite_hal.runtime import Runtime
@@ -48,6 +49,8 @@ class ExternalDelegate(Delegate):
         library = self._located(host, self.libraries)
         companions = [self._located(host, (name,)) for name in self.companions]
         refused = next((one for one in (library, *companions) if isinstance(one, Distrust)), None)
+        if refused is None and host.live:
+            refused = why_unloadable(str(library))
         if refused is not None:
             lacking = tuple(Problem("library", *refused, d.id, d.kind) for d in found.devices)
             return Probe((), (*found.problems, *lacking))
@@ -113,6 +116,9 @@ class ExternalDelegate(Delegate):
 
     def _load(self, library: str, options: Mapping[str, Any], runtime: Runtime) -> Any:
         library = _checked(library)
+        unfit = why_unloadable(library)
+        if unfit is not None:
+            raise DelegateError(unfit.reason, remedy=unfit.remedy)
         given = {name: value for name, value in options.items() if value is not None}
         try:
             return runtime.load_delegate(library, given)
