@@ -106,16 +106,28 @@ class ExternalDelegate(Delegate):
             )
         return session
 
+    @staticmethod
+    def trusted_path(library: str) -> str:
+        """Return where a library really is, if nobody else can have changed it: every load passes here.
+
+        Raises:
+            DelegateError: others can change it, or put another in its place.
+        """
+        refused = distrust_library(library)
+        if refused is not None and Path(library).exists():  # of what is missing the loader says more
+            raise DelegateError(f"{library} is not loaded: {refused.reason}", remedy=refused.remedy)
+        return os.path.realpath(library)
+
     def _preload(self, companion: str) -> None:
         """Load a library that the delegate needs, so that the loader finds it by its name."""
         try:
-            ctypes.CDLL(_checked(companion), mode=ctypes.RTLD_GLOBAL)
+            ctypes.CDLL(self.trusted_path(companion), mode=ctypes.RTLD_GLOBAL)
         except OSError as error:
             reason = f"{companion}, which {self.name} needs, can't be loaded: {error}"
             raise DelegateError(reason, remedy=_loader_remedy(str(error))) from error
 
     def _load(self, library: str, options: Mapping[str, Any], runtime: Runtime) -> Any:
-        library = _checked(library)
+        library = self.trusted_path(library)
         unfit = why_unloadable(library)
         if unfit is not None:
             raise DelegateError(unfit.reason, remedy=unfit.remedy)
@@ -141,18 +153,6 @@ class ExternalDelegate(Delegate):
     def refusal_remedy(self, message: str) -> str:
         """Return what to do where the library refused with this message."""
         return ""
-
-
-def _checked(library: str) -> str:
-    """Return where a library really is, if nobody else can have changed it: every load passes here.
-
-    Raises:
-        DelegateError: others can change it, or put another in its place.
-    """
-    refused = distrust_library(library)
-    if refused is not None and Path(library).exists():  # of what is missing the loader says more
-        raise DelegateError(f"{library} is not loaded: {refused.reason}", remedy=refused.remedy)
-    return os.path.realpath(library)
 
 
 def _identity(library: str) -> str:
