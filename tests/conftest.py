@@ -55,6 +55,7 @@ def _fresh(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFac
         "TFLITE_HAL_PROFILE_PATH",
         "TFLITE_HAL_DISABLED_PLUGINS",
         "TFLITE_HAL_PYTHON",
+        "TFLITE_HAL_ALLOW_KNOWN_BAD",
     ):
         monkeypatch.delenv(name, raising=False)
 

@@ -18,6 +18,7 @@ from tflite_hal.profiles.loading import load_profile, load_profiles, profile_fol
 from tflite_hal.profiles.matching import explain, match_profile, unknown_delegates
 from tflite_hal.profiles.schema import PROVENANCE, DeviceProfile, Fact, Match, ProfileMatch, Quirk
 from tflite_hal.profiles.validation import parse_profile
+from tflite_hal.profiles.versions import known_pairs, why_known_bad
 
 __all__ = [
     "PROVENANCE",
@@ -27,10 +28,12 @@ __all__ = [
     "ProfileMatch",
     "Quirk",
     "explain",
+    "known_pairs",
     "load_profile",
     "load_profiles",
     "match_profile",
     "parse_profile",
     "profile_folders",
     "unknown_delegates",
+    "why_known_bad",
 ]

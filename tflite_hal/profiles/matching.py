@@ -68,7 +68,7 @@ def unknown_delegates(profile: DeviceProfile, known: Collection[str]) -> list[st
 
 def _judge(match: Match, host: HostInfo) -> _Verdict:
     if match == Match():
-        return _Verdict(0, (), ("it describes delegates, and is for no machine",))
+        return _Verdict(0, (), ("it is about delegates, and for no machine",))
     verdicts = [
         _judge_key(key, (wanted,) if isinstance(wanted, str) else wanted, host)
         for key, wanted in match._asdict().items()

@@ -48,7 +48,7 @@ class DeviceProfile(NamedTuple):
 
     name: str
     title: str
-    match: Match = Match()  #: empty where it only describes delegates, and is for no machine
+    match: Match = Match()  #: empty where it only has ``external`` or ``versions``, and is for no machine
     delegates: tuple[str, ...] = ()  #: in the order to try them
     threads: tuple[int, ...] = ()  #: thread counts to try, best first; () is no opinion
     options: Mapping[str, Mapping[str, str | int | float | bool]] = _NOTHING  #: by delegate
@@ -56,6 +56,7 @@ class DeviceProfile(NamedTuple):
     limits: Mapping[str, Mapping[str, float]] = _NOTHING  #: seconds per stage (open, run), by delegate
     checks: Mapping[str, Mapping[str, Any]] = _NOTHING  #: ``tolerance``, ``accept``, by delegate
     external: Mapping[str, Mapping[str, Any]] = _NOTHING  #: delegates it describes; see :data:`EXTERNAL`
+    versions: Mapping[str, tuple[Mapping[str, Any], ...]] = _NOTHING  #: known pairs, by delegate
     quirks: tuple[Quirk, ...] = ()
     sources: Mapping[str, tuple[Fact, ...]] = _NOTHING  #: the grounds, by key of the profile
     path: str = ""  #: the file it was read from

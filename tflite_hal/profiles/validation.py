@@ -23,6 +23,7 @@ from tflite_hal.profiles.checks import (
 from tflite_hal.profiles.document import At, parse_yaml
 from tflite_hal.profiles.external import EXTERNAL
 from tflite_hal.profiles.schema import DeviceProfile, Fact, Match
+from tflite_hal.profiles.versions import VERSIONS
 
 __all__ = ["FIELDS", "parse_profile"]
 
@@ -35,7 +36,7 @@ def parse_profile(text: str, path: str) -> DeviceProfile:
     """
     at = At(path)
     fields = record(FIELDS, "schema", "name", "title")(parse_yaml(text, at), at)
-    if "external" not in fields:  # it says what the profile is for, instead of a match
+    if not fields.keys() & {"external", "versions"}:  # they say what it is for, instead of a match
         for key in ("match", "sources"):
             if key not in fields:
                 raise at.child(key).fail("this key", "nothing")
@@ -88,6 +89,7 @@ FIELDS: Final[dict[str, Check]] = {
     "limits": table_of(NAME, lambda _, value, at: LIMITS(value, at)),
     "checks": table_of(NAME, lambda _, value, at: _checks(value, at)),
     "external": EXTERNAL,
+    "versions": VERSIONS,
     "quirks": list_of(_fact("text", "provenance", "source")),
     "sources": record(_SOURCES),
 }

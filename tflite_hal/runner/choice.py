@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from tflite_hal import __version__
-from tflite_hal.delegate import Delegate, check_options
+from tflite_hal.delegate import Delegate, Device, check_options
 from tflite_hal.errors import (
     DelegateError,
     ModelError,
@@ -26,7 +27,14 @@ from tflite_hal.host import HostInfo, probe_host
 from tflite_hal.kernels import BuiltinKernels
 from tflite_hal.manager import Manager
 from tflite_hal.model import Model
-from tflite_hal.profiles import DeviceProfile, load_profile, load_profiles, match_profile
+from tflite_hal.profiles import (
+    DeviceProfile,
+    known_pairs,
+    load_profile,
+    load_profiles,
+    match_profile,
+    why_known_bad,
+)
 from tflite_hal.runner.request import Request
 from tflite_hal.runtime import Runtime
 from tflite_hal.selection import (
@@ -40,6 +48,7 @@ from tflite_hal.selection import (
     is_own_cpu,
 )
 from tflite_hal.trial import Opened, Terms, choose
+from tflite_hal.trust import Distrust
 
 __all__ = ["OTHERS", "Choice", "choose_for"]
 
@@ -106,8 +115,17 @@ def find_for(model: Model, runtime: Runtime, request: Request) -> Found:
     selection = Selection(model.name, "" if profile is None else profile.name)
     notes = [("plugin", f"plugin {p.name}: {p.problem}") for p in manager.plugins if p.broken]
     notes += [("profile", str(error)) for error in errors]
-    found = candidates(model, delegates, probes, profile, runtime, wish)
+    barred = partial(_known_bad, known_pairs(profiles), host, runtime)
+    found = candidates(model, delegates, probes, profile, runtime, wish, barred)
     return Found(selection, found, notes, _identity(host, manager))
+
+
+def _known_bad(
+    pairs: Mapping[str, Sequence[Any]], host: HostInfo, runtime: Runtime, delegate: Delegate, device: Device
+) -> Distrust | None:
+    library = str(device.properties.get("library", ""))
+    known = pairs.get(delegate.name, ())
+    return why_known_bad(delegate.name, known, host, library, (runtime.name, runtime.version))
 
 
 def choose_for(model: Model, runtime: Runtime, request: Request) -> Choice:

@@ -12,6 +12,7 @@ from tflite_hal.profiles import DeviceProfile
 from tflite_hal.remote import RemoteDelegate, guarded
 from tflite_hal.runtime import Runtime
 from tflite_hal.selection.record import Attempt, Candidate, Outcome
+from tflite_hal.trust import Distrust
 
 __all__ = ["Candidates", "Wish", "candidates", "is_own_cpu"]
 
@@ -74,8 +75,10 @@ def candidates(
     profile: DeviceProfile | None,
     runtime: Runtime,
     wish: Wish,
+    barred: Callable[[Delegate, Device], Distrust | None] = lambda delegate, device: None,
 ) -> Candidates:
-    """Return the candidates in order, and an attempt for everything that is none.
+    """Return the candidates in order, and an attempt for everything that is none; ``barred`` says why a
+    device must not be tried, and what to do.
 
     The order: the caller's, the profile's, then delegates it does not name, by kind and name; the
     runtime's own CPU kernels last.
@@ -88,7 +91,10 @@ def candidates(
         settings = _settings(delegate, profile)
         for device in probe.devices:
             try:
-                reason = _ruled_out(delegate, device, model, runtime, wish)
+                reason, remedy = _ruled_out(delegate, device, model, runtime, wish), ""
+                known_bad = None if reason else barred(delegate, device)
+                if known_bad is not None:
+                    reason, remedy = (Outcome.UNAVAILABLE, known_bad.reason), known_bad.remedy
                 if reason is None:
                     configured = _configured(delegate, device, model, profile, wish, defaults)
                     place = (delegate, device)
@@ -96,9 +102,9 @@ def candidates(
                     if wish.threads is not None and all(c.threads is None for c in configured):
                         result.notes.append(f"threads={wish.threads} has no effect on {delegate.name}")
             except DelegateError as error:
-                reason = Outcome.FAILED, error.reason
+                reason, remedy = (Outcome.FAILED, error.reason), error.remedy
             if reason is not None:
-                result.refused.append(_none(delegate, device, runtime, *reason))
+                result.refused.append(_none(delegate, device, runtime, *reason, remedy))
     result.found.sort(key=_order(profile, wish))
     return result
 
@@ -182,8 +188,11 @@ def _configured(
     return configurations
 
 
-def _none(delegate: Delegate, device: Device, runtime: Runtime, outcome: Outcome, reason: str) -> Attempt:
-    return Attempt(delegate.name, device.id, device.kind, "", runtime.name, outcome, "probe", reason)
+def _none(
+    delegate: Delegate, device: Device, runtime: Runtime, outcome: Outcome, reason: str, remedy: str
+) -> Attempt:
+    place = (delegate.name, device.id, device.kind, "", runtime.name)
+    return Attempt(*place, outcome, "probe", reason, remedy)
 
 
 def _order(profile: DeviceProfile | None, wish: Wish) -> Callable[[Candidate], tuple[Any, ...]]:
