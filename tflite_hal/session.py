@@ -84,7 +84,8 @@ class Session:
 
     Attributes:
         threading: ``"any"`` (several threads may run calls at once), ``"serial"`` (any thread, one at
-            a time) or ``"owner"`` (only the thread that opened it).
+            a time) or ``"owner"`` (only the thread that opened it: a worker has one thread, and in the
+            application it gets a thread of its own).
         coverage: operators really taken; None where the engine does not report it.
     """
 

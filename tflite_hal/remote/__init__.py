@@ -3,13 +3,14 @@
 from tflite_hal.remote.delegate import RemoteDelegate, reference, remote_delegate
 from tflite_hal.remote.guard import guarded
 from tflite_hal.remote.pool import close_dropped
-from tflite_hal.remote.session import RemoteSession, default_limits, open_remotely
+from tflite_hal.remote.session import RemoteSession, default_limits, environment_of, open_remotely
 
 __all__ = [
     "RemoteDelegate",
     "RemoteSession",
     "close_dropped",
     "default_limits",
+    "environment_of",
     "guarded",
     "open_remotely",
     "reference",

@@ -26,7 +26,7 @@ from tflite_hal.session import Arrays, Call, Coverage, Session, Shapes
 from tflite_hal.trust import distrust_variable
 from tflite_hal.worker import Reply, SharedArrays, Worker
 
-__all__ = ["RemoteSession", "default_limits", "open_remotely"]
+__all__ = ["RemoteSession", "default_limits", "environment_of", "open_remotely"]
 
 #: Seconds allowed per stage where the delegate does not say otherwise.
 LIMITS: Final[Mapping[str, float]] = {"open": 10.0, "run": 30.0}
@@ -209,7 +209,7 @@ def open_remotely(
     """
     allowed = {**default_limits(delegate, device), **(limits or {})}
     name = None if runtime is None else runtime.name
-    shared = acquire(delegate, device, name, _environment(delegate, device, environment or {}))
+    shared = acquire(delegate, device, name, environment_of(delegate, device, environment or {}))
     number = next(_numbers)
     try:
         reply = shared.worker.request(
@@ -233,7 +233,7 @@ def open_remotely(
         raise
 
 
-def _environment(delegate: Delegate, device: Device, given: Mapping[str, str]) -> dict[str, str]:
+def environment_of(delegate: Delegate, device: Device, given: Mapping[str, str]) -> dict[str, str]:
     """Return what is set before the library loads.
 
     Raises:

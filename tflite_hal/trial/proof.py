@@ -7,6 +7,8 @@ with the runtime is opened in this process once it was proven.
 from __future__ import annotations
 
 import logging
+import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -25,9 +27,10 @@ from tflite_hal.errors import (
     WorkerHungError,
 )
 from tflite_hal.model import Model
-from tflite_hal.remote import RemoteSession, guarded, open_remotely
+from tflite_hal.remote import RemoteSession, environment_of, guarded, open_remotely
 from tflite_hal.selection import Attempt, Candidate, Outcome
 from tflite_hal.session import Call, Coverage, Session
+from tflite_hal.trial.bound import open_bound
 from tflite_hal.trial.inputs import Inputs
 from tflite_hal.verdicts import Verdicts
 
@@ -156,8 +159,28 @@ def _open_here(candidate: Candidate, model: Model) -> Opened:
     model.require_unchanged()
     started = time.perf_counter()
     delegate, device, configuration, runtime = candidate[:4]
-    session = guarded(delegate.name, "open", lambda: delegate.open(model, device, configuration, runtime))
+    _require_environment(candidate)
+    session = guarded(
+        delegate.name,
+        "open",
+        lambda: open_bound(lambda: delegate.open(model, device, configuration, runtime)),
+    )
     return Opened(candidate, session, (time.perf_counter() - started) * 1e3)
+
+
+def _require_environment(candidate: Candidate) -> None:
+    """Raise where a library needs variables that this process was not started with: set later, they have
+    no effect on the loader, and are the application's."""
+    wanted = environment_of(candidate.delegate, candidate.device, candidate.environment)
+    for name, value in wanted.items():
+        given = os.environ.get(name)
+        paths = name.upper().endswith("LIBRARY_PATH")
+        folders = re.split("[:;]", given or "")
+        if given != value and not (paths and all(one in folders for one in re.split("[:;]", value))):
+            raise DelegateError(
+                f"{candidate.delegate.name} needs {name}={value} from the start of its process",
+                remedy="isolate='auto' gives it one, or set it before this one is started",
+            )
 
 
 def _open_remotely(candidate: Candidate, model: Model, terms: Terms) -> Opened:
