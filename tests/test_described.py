@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from tflite_hal import Configuration, DelegateError, Device, NoDelegateError, Runner, probe_host, read_model
+from tflite_hal import (
+    Configuration,
+    DelegateError,
+    Device,
+    NoDelegateError,
+    Runner,
+    TfliteHalWarning,
+    probe_host,
+    read_model,
+)
 from tflite_hal.cli import main
 from tflite_hal.delegate import check_options
 from tflite_hal.errors import InputError, ProfileError
@@ -363,6 +372,13 @@ def test_a_file_named_by_the_caller(library: Path, runtime_name: str, digits: Pa
     with Runner.auto(digits, delegates=[], delegate_library=library, prefer="order") as runner:
         assert runner.delegate == "library"
         assert runner.predict(np.zeros(runner.inputs[0].shape, runner.inputs[0].dtype)).shape == (1, 10)
+
+
+@POSIX
+def test_a_file_that_is_not_there_is_told_where_others_answer_too(digits: Path) -> None:
+    with pytest.warns(TfliteHalWarning, match="library: /nowhere/libx.so is no file") as told:
+        Runner.auto(digits, delegate_library="/nowhere/libx.so", prefer="order").close()
+    assert len(told) == 1
 
 
 @POSIX

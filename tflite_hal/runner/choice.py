@@ -115,6 +115,10 @@ def find_for(model: Model, runtime: Runtime, request: Request) -> Found:
     selection = Selection(model.name, "" if profile is None else profile.name)
     notes = [("plugin", f"plugin {p.name}: {p.problem}") for p in manager.plugins if p.broken]
     notes += [("profile", str(error)) for error in errors]
+    if request.library is not None:  # the caller named it: nothing of it is passed over in silence
+        notes += [
+            ("fallback", f"{NAMED}: {DelegateError(p[1], remedy=p[2])}") for p in probes[NAMED].problems
+        ]
     barred = partial(_known_bad, known_pairs(profiles), host, runtime)
     found = candidates(model, delegates, probes, profile, runtime, wish, barred)
     return Found(selection, found, notes, _identity(host, manager))
