@@ -28,6 +28,7 @@ FLOORS = {
     "tensors": 3,
     "images": 4,
     "session": 3,
+    "coverage": 2,
     "compiled": 4,
     "delegate": 4,
     "external": 5,

@@ -6,22 +6,24 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from tflite_hal.coverage import Coverage, coverage_of
 from tflite_hal.errors import DelegateError, InputError, ModelError, RuntimeUnavailableError, TfliteHalError
 from tflite_hal.model import Model, Signature
 from tflite_hal.runtime import Runtime
 
-__all__ = ["MOST_CALLS", "Call", "Coverage", "InterpreterSession", "Session"]
+__all__ = ["MOST_CALLS", "Call", "Coverage", "Direct", "InterpreterSession", "Session", "TensorCall"]
 
 Arrays = Sequence[np.ndarray[Any, Any]]
 Shapes = Sequence[tuple[int, ...]]
+Direct = Callable[[Any], Any]  # see TensorCall.direct
 
 #: Prepared calls kept per session, one per signature and shapes; the oldest makes room.
 MOST_CALLS = 16
@@ -29,35 +31,6 @@ MOST_CALLS = 16
 #: What the runtimes' native code raises; SystemError where it was built for another numpy.
 _NATIVE_ERRORS = (ValueError, RuntimeError, MemoryError, SystemError)
 _NATIVE_TEXT = 400  # characters kept of a runtime's message: it grows with every failed invoke
-
-
-class Coverage(NamedTuple):
-    """What a delegate really took of a model."""
-
-    taken: int  #: operators of the model that run on the delegate
-    total: int  #: operators of the model
-    partitions: int  #: pieces they were taken in; each boundary costs a transfer
-    #: Places of those taken among the main subgraph's operators, rising; () where only numbers are told.
-    nodes: tuple[int, ...] = ()
-    refused: Mapping[str, int] = {}  #: how many were not taken, by name, the commonest first; as above
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it JSON-ready."""
-        return {**self._asdict(), "nodes": list(self.nodes), "refused": dict(self.refused)}
-
-    @classmethod
-    def from_dict(cls, given: Any) -> Coverage:
-        """Rebuild what :meth:`to_dict` gave; raises TypeError or ValueError for anything else."""
-        made = cls(**{**given, "nodes": tuple(given.get("nodes", ()))})
-        numbers = [made.taken, made.total, made.partitions, *made.nodes, *made.refused.values()]
-        if {*map(type, numbers)} != {int} or {*map(type, made.refused)} - {str}:
-            raise ValueError(f"{given!r} is no coverage")
-        return made
-
-    def __str__(self) -> str:
-        names = ", ".join(name if n == 1 else f"{name} x{n}" for name, n in self.refused.items())
-        pieces = f" in {self.partitions} pieces" if self.partitions > 1 else ""
-        return f"{self.taken} of {self.total} operators{pieces}" + (f"; not {names}" if names else "")
 
 
 class Call:
@@ -141,11 +114,11 @@ class InterpreterSession(Session):
                 threads=threads,
                 default_delegates=default_delegates,
             )
-        explicit = _coverage(self._interpreter) if delegates else None
+        explicit = coverage_of(self._interpreter) if delegates else None
         with _native_errors(model, "allocate"):
             self._interpreter.allocate_tensors()
-        self.coverage = explicit or (_coverage(self._interpreter) if default_delegates else None)
-        self._active: _TensorCall | None = None
+        self.coverage = explicit or (coverage_of(self._interpreter) if default_delegates else None)
+        self._active: TensorCall | None = None
 
     def prepare(self, signature: str | None = None, shapes: Shapes | None = None) -> Call:
         """See :meth:`Session.prepare`."""
@@ -164,7 +137,7 @@ class InterpreterSession(Session):
         if shapes is None:
             details = {d["index"]: d for d in self._interpreter.get_input_details()}
             shapes = [tuple(int(n) for n in details[index]["shape"]) for index in inputs]
-        call = _TensorCall(self, inputs, outputs, tuple(shapes))
+        call = TensorCall(self, inputs, outputs, tuple(shapes))
         self._activate(call)
         return call
 
@@ -175,7 +148,7 @@ class InterpreterSession(Session):
         known = ", ".join(repr(s.key) for s in self._model.info.signatures) or "none"
         raise InputError(f"{self._model.name} has no signature {key!r}", remedy=f"it has: {known}")
 
-    def _activate(self, call: _TensorCall) -> None:
+    def _activate(self, call: TensorCall) -> None:
         """Bring the interpreter into a call's shapes: several calls share one interpreter."""
         current = {d["index"]: tuple(d["shape"]) for d in self._interpreter.get_input_details()}
         changed = [(i, s) for i, s in zip(call.inputs, call.shapes, strict=True) if current.get(i) != s]
@@ -198,7 +171,7 @@ class InterpreterSession(Session):
         self._delegates = ()
 
 
-class _TensorCall(Call):
+class TensorCall(Call):
     """A call by tensor index on the primary subgraph."""
 
     __slots__ = ("_session", "inputs", "outputs", "shapes")
@@ -229,6 +202,48 @@ class _TensorCall(Call):
             return [interpreter.get_tensor(index) for index in self.outputs]
         except _NATIVE_ERRORS as error:
             raise _explained(session._model, "run", error) from error
+
+    def direct(self, names: Sequence[str], lock: Any) -> Direct | None:
+        """Return the shortest way of a call of one input: it looks only at what can change from call to
+        call, and costs less than ``set_tensor, invoke, get_tensor`` by hand, where all that a runner
+        looks after costs as much as a small model.
+
+        Args:
+            names: of the outputs.
+            lock: what keeps other threads from the session, and it from being closed.
+
+        Returns:
+            What takes the input and returns the output (a dict of several); None where it does not fit
+            exactly, or fails: then the usual way is due, which tells. None for several inputs.
+        """
+        if len(self.inputs) != 1:
+            return None
+        (number,), (shape,), outputs = self.inputs, self.shapes, self.outputs
+        details = self._session._interpreter.get_input_details()
+        dtype = next(np.dtype(d["dtype"]) for d in details if d["index"] == number)
+        session, pid, getpid, array_type = self._session, os.getpid(), os.getpid, np.ndarray
+        single = outputs[0] if len(outputs) == 1 else None
+
+        def direct(value: Any) -> Any:
+            if type(value) is not array_type or value.dtype is not dtype or value.shape != shape:
+                return None
+            if getpid() != pid:  # in a forked process the lock may be held for ever
+                return None
+            with lock:
+                if session._active is not self:  # closed, or in the shapes of another call
+                    return None
+                # Not kept: the runtimes' public methods refuse while another holds it.
+                native = session._interpreter._interpreter
+                try:
+                    native.SetTensor(number, value)
+                    native.Invoke()
+                    if single is not None:
+                        return native.GetTensor(single, 0)
+                    return {name: native.GetTensor(one, 0) for name, one in zip(names, outputs, strict=True)}
+                except _NATIVE_ERRORS:
+                    return None
+
+        return direct if hasattr(self._session._interpreter, "_interpreter") else None
 
 
 class _SignatureCall(Call):
@@ -281,33 +296,3 @@ def _translated(model: Model, stage: str, error: Exception) -> TfliteHalError:
     if stage == "open" and isinstance(error, ValueError):
         return ModelError(f"{model.name}: {text or 'the runtime refuses the file'}")
     return DelegateError(f"{model.name}: {stage} failed: {text or type(error).__name__}")
-
-
-def _coverage(interpreter: Any) -> Coverage | None:
-    """Return the operators that delegates took.
-
-    The runtimes append one node named ``DELEGATE`` per partition and keep the original operators
-    listed. The operators of a partition are found by walking back from its outputs over their
-    producers, stopping at its inputs (checked on 15 models: equal to the delegates' own claims).
-    """
-    details = getattr(interpreter, "_get_ops_details", None)
-    if details is None:
-        return None
-    try:
-        nodes = details()
-    except (ValueError, RuntimeError, AttributeError):  # private by name: may refuse before allocation
-        return None
-    partitions = [n for n in nodes if n["op_name"] == "DELEGATE"]
-    producer = {int(t): n for n in nodes if n["op_name"] != "DELEGATE" for t in n["outputs"]}
-    taken: set[int] = set()
-    for partition in partitions:
-        inputs = {int(t) for t in partition["inputs"]}
-        todo = [int(t) for t in partition["outputs"]]
-        while todo:
-            node = producer.get(todo.pop())
-            if node is not None and int(node["index"]) not in taken:
-                taken.add(int(node["index"]))
-                todo += [int(t) for t in node["inputs"] if int(t) not in inputs]
-    own = [n for n in nodes if n["op_name"] != "DELEGATE"]  # first, and in the model's order
-    refused = Counter(str(n["op_name"]) for n in own if int(n["index"]) not in taken)
-    return Coverage(len(taken), len(own), len(partitions), tuple(sorted(taken)), dict(refused.most_common()))

@@ -156,7 +156,8 @@ def _print_reasons(console: Console, attempts: Sequence[Attempt]) -> None:
         console.print(Padding(show.problem(reason, remedy), (0, 0, 0, 2)), highlight=False)
     covered: dict[str, list[str]] = {}
     for one in attempts:
-        if one.coverage is not None and one.coverage.refused and one.outcome not in _NOT_BEGUN:
+        # What the CPU's fast kernels leave runs on the CPU all the same.
+        if one.kind != "cpu" and one.coverage is not None and one.coverage.refused:
             covered.setdefault(str(one.coverage), []).append(_place(one))
     idle += [f"{'; '.join(places)}: took {coverage}" for coverage, places in covered.items()]
     for number, line in enumerate(idle):

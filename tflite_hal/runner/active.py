@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from tflite_hal.runner.recheck import Recheck
 from tflite_hal.runner.request import Request
 from tflite_hal.runtime import Runtime
 from tflite_hal.selection import Attempt, Candidate, Outcome, Selection
-from tflite_hal.session import MOST_CALLS, Call
+from tflite_hal.session import MOST_CALLS, Call, Direct, TensorCall
 from tflite_hal.trial import Memory, Opened, choose, limit_runs, open_candidate, outcome_of
 
 __all__ = ["Active"]
@@ -104,6 +105,22 @@ class Active:
         if self._answered == rest.FORGIVEN_AFTER:
             rest.recovered(self.opened.candidate)
         return results if self._recheck is None else self._rechecked(signature, arrays, results)
+
+    def direct(self, signature: str | None, arrays: Arrays, names: Sequence[str], lock: Any) -> Direct | None:
+        """Return the shortest way for inputs like these, which just got their answer; None where there
+        is none, and while something has to be counted, compared or come back to."""
+        candidate = self.opened.candidate
+        call = self._calls.get((signature, *[array.shape for array in arrays]))
+        if (
+            not isinstance(call, TensorCall)
+            or self._lost is not None
+            or self._recheck is not None
+            or candidate is not self._order[0]
+            or self._model.info.stateful
+            or rest.has_failed(candidate)
+        ):
+            return None
+        return call.direct(names, lock)
 
     def _rechecked(self, signature: str | None, arrays: Arrays, results: Arrays) -> Arrays:
         assert self._recheck is not None  # noqa: S101 -- for the type checker

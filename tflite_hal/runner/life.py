@@ -15,6 +15,7 @@ from tflite_hal.runner.active import Active
 from tflite_hal.runner.events import Events
 from tflite_hal.runner.request import Request
 from tflite_hal.runtime import Runtime
+from tflite_hal.session import Direct
 
 __all__ = ["Life"]
 
@@ -29,8 +30,10 @@ class Life:
         close_dropped()
         self._arguments = (model, runtime, request, events)
         self._lock = threading.RLock()
+        self._names = model.info.interface(None, model.name).output_names
         self._closed = False
         self._pid = os.getpid()
+        self.direct: Direct | None = None  # the shortest way of predict(), where there is one
         self.active = Active(*self._arguments)
 
     def run(self, signature: str | None, arrays: Arrays) -> Arrays:
@@ -39,7 +42,10 @@ class Life:
             self._reopen_after_fork()
         with self._lock:
             self.check_open()
-            return self.active.run(signature, arrays)
+            results = self.active.run(signature, arrays)
+            if signature is None:
+                self.direct = self.active.direct(signature, arrays, self._names, self._lock)
+            return results
 
     def reset(self) -> None:
         """See :meth:`Active.reset`."""

@@ -10,7 +10,7 @@ from typing import Final
 from tflite_hal.remote import reference
 from tflite_hal.selection import Candidate
 
-__all__ = ["failed", "recovered", "rests"]
+__all__ = ["failed", "has_failed", "recovered", "rests"]
 
 #: Seconds a device rests after its first failure, and at most; each failure doubles them.
 FIRST: Final = 0.5
@@ -38,6 +38,11 @@ def failed(candidate: Candidate) -> float:
 def rests(candidate: Candidate) -> bool:
     """Whether a device is not to be tried yet."""
     return time.monotonic() < _until.get(_key(candidate), (0.0, 0.0))[0]
+
+
+def has_failed(candidate: Candidate) -> bool:
+    """Whether a device's failures are remembered: its answers are counted then."""
+    return _key(candidate) in _until
 
 
 def recovered(candidate: Candidate) -> None:

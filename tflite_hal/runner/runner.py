@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -177,6 +178,7 @@ class Runner:
         )
         self._interfaces: dict[str | None, Interface] = {}
         self._events = Events(checked_listener(on_event))
+        self._warn = functools.partial(self._events.record, "input")
         verdicts = Verdicts(cache_folder())
         self._model = read_model(model, known_hash=verdicts.model_sha256)
         request = request._replace(terms=terms_of(self._model, **terms, verdicts=verdicts))
@@ -245,12 +247,17 @@ class Runner:
             WorkerError: the worker that holds the session died or was killed.
             ClosedError: the runner is closed.
         """
+        direct = self._life.direct
+        if direct is not None and signature is None and dequantize is None and out is None:
+            result = direct(inputs)
+            if result is not None:
+                return result
         interface = self._interface(signature)
         if not (dequantize is None or isinstance(dequantize, bool)):
             raise InputError(f"dequantize={dequantize!r} is not True, False or None")
         given = arrange(interface.renamed(inputs), interface.input_names, interface.inputs)
         pairs = zip(given, interface.inputs, strict=True)
-        converted = [convert(value, spec, self._warn_about_input) for value, spec in pairs]
+        converted = [convert(value, spec, self._warn) for value, spec in pairs]
         results = self._life.run(signature, [one.array for one in converted])
         if dequantize is None:
             dequantize = any(one.real for one in converted)
@@ -261,14 +268,9 @@ class Runner:
         self._life.check_open()
         if signature is not None and not isinstance(signature, str):
             raise InputError(f"signature={signature!r} is not the key of one")
-        interface = self._interfaces.get(signature)
-        if interface is None:
-            interface = self._model.info.interface(signature, self._model.name)
-            self._interfaces[signature] = interface
-        return interface
-
-    def _warn_about_input(self, message: str) -> None:
-        self._events.record("input", message)
+        if signature not in self._interfaces:
+            self._interfaces[signature] = self._model.info.interface(signature, self._model.name)
+        return self._interfaces[signature]
 
     def reset(self) -> None:
         """Forget what a stateful model (an LSTM, say) remembers from earlier runs."""
