@@ -111,20 +111,22 @@ def test_what_has_to_be_looked_after_takes_the_usual_way(digits: Path, models: P
 def test_a_run_that_fails_is_told_as_ever(runner: Runner) -> None:
     """A stand-in, because nothing makes the runtimes' own kernels fail and then run."""
     session = runner._life.active.opened.session
-    real = session._interpreter._interpreter
 
     class Failing:
+        def __init__(self, real) -> None:
+            self.real = real
+
         def Invoke(self) -> None:
             raise RuntimeError("Node number 3 failed to invoke.")
 
         def __getattr__(self, name):
-            return getattr(real, name)
+            return getattr(self.real, name)
 
-    session._interpreter._interpreter = Failing()
+    failing = session._interpreter._interpreter = Failing(session._interpreter._interpreter)
     with pytest.raises(TfliteHalError, match="Node number 3 failed to invoke"):
         runner.predict(image())
-    session._interpreter._interpreter = real
-    del real  # the public methods refuse while another holds it
+    session._interpreter._interpreter = failing.real
+    del failing  # the public methods refuse while another holds the real one
     assert np.array_equal(runner.predict(image()), usual(runner, image()))
 
 

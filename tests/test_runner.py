@@ -31,7 +31,7 @@ from tflite_hal import (
 )
 from tflite_hal.remote import pool
 from tflite_hal.runtime import load_runtime
-from tflite_hal.session import _TensorCall
+from tflite_hal.session import TensorCall
 from tflite_hal.worker import shutdown
 
 EXAMPLE = Path(__file__).parent / "example_plugin" / "tflite_hal_acme.py"
@@ -604,14 +604,14 @@ def test_threads_without_effect_are_told(install, digits: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_request_that_nobody_can_answer_sends_nobody_to_rest(digits: Path, monkeypatch) -> None:
-    run = _TensorCall.run
+    run = TensorCall.run
 
     def picky(self, arrays):
         if arrays[0].flat[0] == 9:
             raise DelegateError("not this one")
         return run(self, arrays)
 
-    monkeypatch.setattr(_TensorCall, "run", picky)
+    monkeypatch.setattr(TensorCall, "run", picky)
     with Runner.auto(digits, prefer="order") as runner:
         with pytest.raises(DelegateError, match="not this one"):
             runner.predict(np.full((1, 8, 8, 1), 9, np.int8))
