@@ -4,15 +4,17 @@ python benchmarks/interleaved.py runtime MODEL...    raw Interpreter as it comes
 python benchmarks/interleaved.py predict MODEL...    predict / hand-written set_tensor, invoke, get_tensor
 python benchmarks/interleaved.py threads MODEL...    one thread / two threads
 python benchmarks/interleaved.py worker MODEL...     what a call through a worker costs more, in µs
+python benchmarks/interleaved.py concurrent MODEL... two one-thread sessions in two threads / one
 """
 
 import argparse
 import statistics
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tflite_hal import Runner, read_model
+from tflite_hal import CompiledSession, InterpreterSession, Runner, read_model
 from tflite_hal.delegate import Device
 from tflite_hal.kernels import BuiltinKernels
 from tflite_hal.remote import open_remotely
@@ -21,6 +23,12 @@ from tflite_hal.trial import seeded_inputs
 
 ROUNDS = 31
 SECONDS_PER_ROUND = 0.02
+CONCURRENT_ROUNDS, SECONDS_CONCURRENT = 31, 0.1
+#: What `concurrent` compares: one-thread sessions of a model.
+ENGINES = {
+    "CompiledSession": lambda model, runtime: CompiledSession(model, runtime, threads=1),
+    "Interpreter": lambda model, runtime: InterpreterSession(model, runtime, threads=1),
+}
 
 
 def hand_written(interpreter, inputs) -> Callable[[], object]:
@@ -93,11 +101,45 @@ def worker(path: Path) -> str:
     return f"in a worker {(outside - inside) * 1e6:+.0f} µs"
 
 
+def rate(calls: list[Callable[[], object]]) -> float:
+    """Runs per second of calls, each in a thread of its own, that start and end together."""
+    counts, barrier = [0] * len(calls), threading.Barrier(len(calls) + 1)
+    end = [0.0]
+
+    def repeat(index: int) -> None:
+        barrier.wait()
+        while time.perf_counter() < end[0]:
+            calls[index]()
+            counts[index] += 1
+
+    running = [threading.Thread(target=repeat, args=(index,)) for index in range(len(calls))]
+    for thread in running:
+        thread.start()
+    start = time.perf_counter()
+    end[0] = start + SECONDS_CONCURRENT
+    barrier.wait()
+    for thread in running:
+        thread.join()
+    return sum(counts) / (time.perf_counter() - start)
+
+
+def concurrent(path: Path) -> str:
+    model, runtime, told = read_model(path), load_runtime("ai_edge_litert"), []
+    inputs = seeded_inputs(model.info.inputs)
+    for name, engine in ENGINES.items():
+        prepared = [engine(model, runtime).prepare() for _ in range(2)]
+        calls = [lambda call=call: call.run(inputs) for call in prepared]
+        ones, twos = zip(*((rate(calls[:1]), rate(calls)) for _ in range(CONCURRENT_ROUNDS)), strict=True)
+        # The best rounds: what else runs on the machine takes from two threads more than from one.
+        told.append(f"{name} {max(twos) / max(ones):.2f}")
+    return "two in two threads / one: " + ", ".join(told)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["runtime", "predict", "threads", "worker"])
+    parser.add_argument("what", choices=["runtime", "predict", "threads", "worker", "concurrent"])
     parser.add_argument("models", nargs="+", type=Path)
     arguments = parser.parse_args()
     for path in arguments.models:

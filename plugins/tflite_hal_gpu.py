@@ -1,32 +1,330 @@
-"""GPUs: says what is there; this release does not open them."""
+"""GPUs: by LiteRT's accelerators, and by the classic GPU delegate as a library.
+
+``gpu`` compiles a model for LiteRT's accelerator: WebGPU over Vulkan on Linux, Metal on macOS, WebGPU
+over Direct3D on Windows. LiteRT chooses the adapter, so there is one device for all of them. Vulkan's
+drivers are found by manifests (Khronos, "Driver interface to the Vulkan loader"). Adapters that compute
+on the CPU (SwiftShader, llvmpipe) are devices with the property ``software``; files can't always tell,
+so :meth:`GpuDelegate.open` asks Vulkan once more.
+
+``gpu_tflite`` is ``libtensorflowlite_gpu_delegate.so``. It takes no options: in builds before
+tensorflow pull request 125807 each sets another than the one it names.
+"""
 
 from __future__ import annotations
 
-from tflite_hal import Delegate, HostInfo, Probe, Problem, hookimpl
+import ctypes
+import json
+import os
+import posixpath
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
-_NODES = ("/dev/mali0", "/dev/kgsl-3d0", "/dev/nvidia0")
+from tflite_hal import (
+    CompiledSession,
+    Configuration,
+    Delegate,
+    DelegateError,
+    Device,
+    DeviceProfile,
+    ExternalDelegate,
+    HostInfo,
+    Model,
+    Option,
+    Probe,
+    Problem,
+    Runtime,
+    Session,
+    hookimpl,
+)
+
 _DISPLAY_CLASS = "03"  # PCI base class of display controllers
+_VENDOR_NODES = ("/dev/mali0", "/dev/kgsl-3d0", "/dev/nvidia0")
+_LOADER = "libvulkan.so.1"
+_SOFTWARE = ("swiftshader", "vulkan_lvp", "llvmpipe")  # parts of software drivers' library names
+_ICD_FOLDERS = tuple(f"{p}/vulkan/icd.d" for p in ("/etc/xdg", "/etc", "/usr/local/share", "/usr/share"))
+_LOADER_REMEDY = "install the Vulkan loader (Debian, Ubuntu: libvulkan1; Fedora: vulkan-loader)"
+_DRIVER_REMEDY = (
+    "install a Vulkan driver for it (Mesa's, on Debian and Ubuntu mesa-vulkan-drivers, or its maker's)"
+)
+_NODE_REMEDY = (
+    "use a driver that renders, not one for the display only; in a container pass --device /dev/dri"
+)
+_PERMISSION_REMEDY = "add your user to the group that owns it (render or video) and log in again"
+_OTHER_SYSTEMS = {"Darwin": "Metal", "Windows": "WebGPU over Direct3D"}
+_PRECISIONS = {"fp16": 1, "fp32": 2}  # LiteRtDelegatePrecision
+_SECONDS = 60.0  # drivers compile shaders at the first open and run
 
 
 class GpuDelegate(Delegate):
-    """GPUs by LiteRT's accelerators or the classic GPU delegate."""
+    """GPUs by LiteRT's accelerators."""
 
     name = "gpu"
     api_version = 1
-    description = "GPUs (not opened by this release, only reported)"
-    install_hint = "not available in this release"
+    description = "GPUs by LiteRT's accelerators: WebGPU over Vulkan, Metal"
+    install_hint = f"pip install 'ai-edge-litert>=2.3'; {_LOADER_REMEDY} and a Vulkan driver"
+    runtimes = ("ai_edge_litert",)
+    options: ClassVar[tuple[Option, ...]] = (
+        Option("precision", "str", None, "of floating-point operators", choices=tuple(_PRECISIONS)),
+        Option(
+            "partial",
+            "bool",
+            False,
+            "let the CPU run what the GPU does not take; LiteRT does not tell how much that is, even all",
+        ),
+        Option("software", "bool", False, "take an adapter that computes on the CPU"),
+    )
 
     def probe(self, host: HostInfo) -> Probe:
-        """Return no device, and one problem that names the GPUs that are there."""
-        seen = [f"{d.id} at {d.slot}" for d in host.pci if (d.class_code or "").startswith(_DISPLAY_CLASS)]
-        seen += [node for node in host.nodes if node in _NODES or node.startswith("/dev/dri/renderD")]
-        if not seen:
+        """Return one device for the GPUs that can be used, and what stands in the way of the others."""
+        system = (host.os or "").partition(" ")[0]
+        if host.live and system in _OTHER_SYSTEMS:
+            return Probe((Device("gpu:0", "gpu", f"GPU by {_OTHER_SYSTEMS[system]}"),))
+        gpus = list(_gpus(host))
+        problems = [gpu for gpu in gpus if isinstance(gpu, Problem)]
+        names = ", ".join(gpu for gpu in gpus if isinstance(gpu, str))
+        drivers: dict[bool, list[str]] = {False: [], True: []}
+        for library in _drivers(host):
+            drivers[_is_software(library)].append(library)
+        loader = host.find_library(_LOADER)
+        if names and loader and drivers[False]:
+            properties: dict[str, Any] = {"loader": loader, "drivers": drivers[False]}
+            return Probe((Device("gpu:0", "gpu", names, properties),), tuple(problems))
+        if names:
+            evidence, remedy = f"{names}: {_LOADER} is not in the loader's folders", _LOADER_REMEDY
+            if loader:
+                evidence = f"{names}: no Vulkan driver has a manifest in {', '.join(_ICD_FOLDERS)}"
+                remedy = _DRIVER_REMEDY
+            problems.append(Problem("library", evidence, remedy, "gpu:0", "gpu"))
+        if not (loader and drivers[True]):
+            return Probe((), tuple(problems))
+        properties = {"loader": loader, "drivers": drivers[True], "software": True}
+        name = f"software adapter ({', '.join(map(posixpath.basename, drivers[True]))})"
+        return Probe((Device("gpu:software", "gpu", name, properties),), tuple(problems))
+
+    def inspect(self, host: HostInfo) -> Probe:
+        """Ask Vulkan for the adapters' names."""
+        found = self.probe(host)
+        if not host.live or not found.devices or "loader" not in found.devices[0].properties:
+            return found
+        (device,) = found.devices
+        try:
+            adapters = _adapters(str(device.properties["loader"]))
+        except DelegateError as error:
+            problem = Problem("driver", error.reason, error.remedy, device.id, device.kind)
+            return Probe((), (*found.problems, problem))
+        properties = {**device.properties, "adapters": [str(adapter) for adapter in adapters]}
+        if all(adapter.software for adapter in adapters):
+            properties["software"] = True
+        name = ", ".join(map(str, adapters))
+        return Probe((device._replace(name=name, properties=properties),), found.problems)
+
+    def supports(self, model: Model, device: Device) -> str | None:
+        """Return why LiteRT's CompiledModel can't take a model at all."""
+        if "variable tensors" in model.info.stateful:
+            return f"LiteRT's CompiledModel takes no {model.info.stateful}"
+        needs = model.info.needs()
+        return f"needs {needs[0]}" if needs else None
+
+    def configurations(
+        self, model: Model, device: Device, profile: DeviceProfile | None
+    ) -> Sequence[Configuration]:
+        """Return LiteRT's choice of precision and, where a model has floats, full precision as a remedy."""
+        if model.info.precision in ("int8", "uint8", "int16"):
+            return [Configuration()]  # measured: precision changes nothing in them
+        return [Configuration(), Configuration({"precision": "fp32"}, remedy=True)]
+
+    def limits(self, device: Device) -> dict[str, float]:
+        """Return a minute for each: drivers compile shaders."""
+        return {"open": _SECONDS, "run": _SECONDS}
+
+    def fingerprint(self, device: Device) -> str:
+        """Return size and time of change of the loader and the drivers."""
+        files = [device.properties.get("loader", ""), *device.properties.get("drivers", ())]
+        return " ".join(_identity(str(file)) for file in files if file)
+
+    def open(self, model: Model, device: Device, configuration: Configuration, runtime: Runtime) -> Session:
+        """Compile a model for the GPU, and with ``partial`` for the CPU beside it.
+
+        Raises:
+            DelegateError: no adapter, a software one that was not asked for, or LiteRT refuses.
+        """
+        options, loader = configuration.options, device.properties.get("loader")
+        adapters = _adapters(str(loader)) if loader else []
+        asked = options.get("software") or device.properties.get("software")
+        if adapters and all(adapter.software for adapter in adapters) and not asked:
+            raise DelegateError(
+                f"Vulkan has only {adapters[0]}, which computes on the CPU",
+                remedy=f'{_DRIVER_REMEDY}, or allow it: delegate="gpu", options={{"software": True}}',
+            )
+        precision = _PRECISIONS.get(options.get("precision") or "")
+        given = {} if precision is None else {"gpu_options": f"precision = {precision}\n"}
+        accelerators = ("gpu", "cpu") if options.get("partial") else ("gpu",)
+        try:
+            return CompiledSession(model, runtime, accelerators=accelerators, options=given)
+        except DelegateError as error:
+            there = f" (adapters: {', '.join(map(str, adapters))})" if adapters else ""
+            lacking = "(compilation)" in error.reason
+            remedy = 'let the CPU run the rest: options={"partial": True}' if lacking else error.remedy
+            raise DelegateError(f"{error.reason}{there}", remedy=remedy) from error
+
+
+class ClassicGpuDelegate(ExternalDelegate):
+    """GPUs by TensorFlow Lite's own delegate over OpenCL or OpenGL ES."""
+
+    name = "gpu_tflite"
+    api_version = 1
+    description = "GPUs by libtensorflowlite_gpu_delegate.so (OpenCL, OpenGL ES)"
+    install_hint = "build tensorflow/lite/delegates/gpu:tensorflowlite_gpu_delegate; no package has it"
+    libraries = ("libtensorflowlite_gpu_delegate.so",)
+    kind = "gpu"
+
+    def find(self, host: HostInfo) -> Probe:
+        """Return the GPUs, where the library is there: elsewhere nobody misses it."""
+        if host.find_library(*self.libraries) is None:
             return Probe()
-        evidence = f"{', '.join(seen)} is there, but this release can't run models on a GPU"
-        return Probe((), (Problem("open", evidence, "use the CPU", kind="gpu"),))
+        gpus = list(_gpus(host))
+        problems = [gpu for gpu in gpus if isinstance(gpu, Problem)]
+        names = ", ".join(gpu for gpu in gpus if isinstance(gpu, str))
+        if host.find_library("libOpenCL.so.1") and not host.find_library("libOpenCL.so"):
+            evidence = "libOpenCL.so.1 is there, but the delegate opens libOpenCL.so"
+            remedy = "install the package that has that name (Debian, Ubuntu: ocl-icd-opencl-dev)"
+            problems.append(Problem("library", evidence, remedy, "gpu:0"))
+        return Probe((Device("gpu:0", "gpu", names),) if names else (), tuple(problems))
+
+    def open(self, model: Model, device: Device, configuration: Configuration, runtime: Runtime) -> Session:
+        """Open as every external delegate; OpenGL runs only in the thread that opened."""
+        session = super().open(model, device, configuration, runtime)
+        session.threading = "owner"
+        return session
+
+
+def _gpus(host: HostInfo) -> Iterator[str | Problem]:
+    """Yield the name of each GPU that this process may use, or what stands in the way."""
+    left = [n for n in host.nodes if n.startswith("/dev/dri/renderD") or n in _VENDOR_NODES]
+    for found in host.pci:
+        if not (found.class_code or "").startswith(_DISPLAY_CLASS):
+            continue
+        where = f"GPU {found.id} at {found.slot}"
+        if found.driver is None:
+            yield Problem("driver", f"{where} is on the bus, no driver is bound", _DRIVER_REMEDY, "", "gpu")
+            continue
+        own = [f"/dev/dri/{name}" for name in host.list(f"{found.path}/drm") if name.startswith("renderD")]
+        own += ["/dev/nvidia0"] if found.driver == "nvidia" else []
+        nodes = [node for node in (own or left) if node in left]
+        if not nodes:
+            evidence = f"{where} has the driver {found.driver}, but no node to render with"
+            yield Problem("node", evidence, _NODE_REMEDY, "", "gpu")
+            continue
+        left = [node for node in left if node not in nodes]
+        yield _allowed(host, nodes, f"{where} ({found.driver})")
+    for node in left:  # on a platform bus, or of a container without /sys
+        driver = host.link_name(f"/sys/class/drm/{posixpath.basename(node)}/device/driver")
+        yield _allowed(host, [node], f"GPU at {node}" + (f" ({driver})" if driver else ""))
+
+
+def _allowed(host: HostInfo, nodes: Sequence[str], name: str) -> str | Problem:
+    if all(host.access(node) is False for node in nodes):
+        return Problem("permission", f"{name}: {nodes[0]} may not be opened", _PERMISSION_REMEDY, "", "gpu")
+    return name
+
+
+def _drivers(host: HostInfo) -> Iterator[str]:
+    """Yield the library of each Vulkan driver whose manifest and library are there."""
+    for manifest in _manifests(host):
+        try:
+            name = json.loads(host.read(manifest) or "{}")["ICD"]["library_path"]
+        except (ValueError, KeyError, TypeError):
+            continue  # the loader passes over it too
+        if not isinstance(name, str):
+            continue
+        if "/" in name:
+            library = posixpath.normpath(posixpath.join(posixpath.dirname(manifest), name))
+            if host.exists(library):
+                yield library
+        elif (found := host.find_library(name)) is not None:
+            yield found
+
+
+def _manifests(host: HostInfo) -> Iterator[str]:
+    folders = list(_ICD_FOLDERS)
+    if host.live:
+        given = os.environ.get("VK_DRIVER_FILES") or os.environ.get("VK_ICD_FILENAMES")
+        if given:
+            yield from (path for path in given.split(":") if path.startswith("/"))
+            return
+        home = os.environ.get("HOME", "")
+        for variable, usual in (("XDG_CONFIG_HOME", ".config"), ("XDG_DATA_HOME", ".local/share")):
+            folders.append(f"{os.environ.get(variable) or posixpath.join(home, usual)}/vulkan/icd.d")
+    for folder in folders:
+        yield from (f"{folder}/{name}" for name in host.list(folder) if name.endswith(".json"))
+
+
+def _is_software(library: str) -> bool:
+    return any(part in posixpath.basename(library) for part in _SOFTWARE)
+
+
+def _identity(path: str) -> str:
+    found = Path(path)
+    stat = found.stat() if found.exists() else None
+    return f"{found.resolve()} {stat and (stat.st_size, stat.st_mtime_ns)}"
+
+
+class _Adapter(NamedTuple):
+    """What Vulkan says of a physical device."""
+
+    name: str
+    type: str
+    version: str
+
+    @property
+    def software(self) -> bool:
+        return self.type == "CPU"
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.type}, Vulkan {self.version})"
+
+
+# VkPhysicalDeviceType; VkPhysicalDeviceProperties has 824 bytes, these first.
+_TYPES = ("other", "integrated GPU", "discrete GPU", "virtual GPU", "CPU")
+_PROPERTIES_BYTES = 4096
+
+
+def _adapters(loader: str) -> list[_Adapter]:
+    """Ask Vulkan for its adapters, those that are no software first."""
+    try:
+        vulkan = ctypes.CDLL(loader)
+    except OSError as error:
+        raise DelegateError(f"{loader} can't be loaded: {error}", remedy=_LOADER_REMEDY) from error
+    # VkInstanceCreateInfo on 64-bit systems: sType 1, all else zero.
+    information = (ctypes.c_uint64 * 8)(1)
+    instance = ctypes.c_void_p()
+    result = vulkan.vkCreateInstance(information, None, ctypes.byref(instance))
+    if result:
+        raise DelegateError(f"vkCreateInstance failed: VkResult {result}", remedy=_DRIVER_REMEDY)
+    try:
+        count = ctypes.c_uint32()
+        vulkan.vkEnumeratePhysicalDevices(instance, ctypes.byref(count), None)
+        devices = (ctypes.c_void_p * count.value)()
+        result = vulkan.vkEnumeratePhysicalDevices(instance, ctypes.byref(count), devices)
+        found = [_properties(vulkan, device) for device in devices[: count.value] if device]
+    finally:
+        vulkan.vkDestroyInstance(instance, None)
+    if not found:
+        raise DelegateError(f"Vulkan has no adapter (VkResult {result})", remedy=_DRIVER_REMEDY)
+    return sorted(found, key=lambda adapter: adapter.software)
+
+
+def _properties(vulkan: ctypes.CDLL, device: int) -> _Adapter:
+    buffer = ctypes.create_string_buffer(_PROPERTIES_BYTES)
+    vulkan.vkGetPhysicalDeviceProperties(ctypes.c_void_p(device), buffer)
+    version, _, _, _, kind = (ctypes.c_uint32 * 5).from_buffer(buffer)
+    name = buffer.raw[20:276].partition(b"\0")[0].decode("utf-8", "replace")
+    number = f"{version >> 22 & 0x7F}.{version >> 12 & 0x3FF}.{version & 0xFFF}"
+    return _Adapter(name, _TYPES[kind] if kind < len(_TYPES) else str(kind), number)
 
 
 @hookimpl
 def tflite_hal_register_delegates() -> list[type[Delegate]]:
-    """Register the GPU."""
-    return [GpuDelegate]
+    """Register both."""
+    return [GpuDelegate, ClassicGpuDelegate]

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tflite_hal.runtime import runtime_statuses
+from tflite_hal.host import probe_host
+from tflite_hal.runtime import runtime_status, runtime_statuses
+from tflite_hal.worker.process import shutdown
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 #: TensorFlow takes seconds to import and is no dependency: tested where TFLITE_HAL_RUNTIME asks for it.
 RUNTIMES = [s.name for s in runtime_statuses() if s.state == "usable" and s.name != "tensorflow"]
+
+#: Manifests of Vulkan drivers for the tests that need an adapter, separated by colons (SwiftShader's is
+#: enough, see .ci/run). All other tests run without: what is found must not depend on it.
+VULKAN = os.environ.pop("VK_ICD_FILENAMES", "")
 
 
 @pytest.fixture(params=RUNTIMES)
@@ -41,6 +48,25 @@ def models() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real models are not at {folder.parent.name}/{folder.name} beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="module")
+def vulkan():
+    """The GPU's device; skips with the probe's reason where there is none."""
+    from tflite_hal_gpu import GpuDelegate
+
+    if runtime_status("ai_edge_litert").state != "usable":
+        pytest.skip("ai_edge_litert, which has the GPU accelerators, is not installed here")
+    with pytest.MonkeyPatch.context() as patch:
+        if VULKAN:
+            patch.setenv("VK_ICD_FILENAMES", VULKAN)
+        found = GpuDelegate().probe(probe_host())
+        if not any("loader" in device.properties for device in found.devices):
+            reasons = "; ".join(problem.evidence for problem in found.problems) or "no GPU, no Vulkan driver"
+            pytest.skip(f"{reasons} (VK_ICD_FILENAMES={VULKAN or 'not set'})")
+        shutdown()  # child processes have the variables of when the first was started
+        yield found.devices[0]
+    shutdown()
 
 
 @pytest.fixture(autouse=True)

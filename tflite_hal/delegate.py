@@ -51,8 +51,9 @@ class Device(NamedTuple):
     id: str  #: unique within the delegate and stable: ``cpu``, ``usb:0``, ``gpu:0``
     kind: str  #: one of :data:`KINDS`
     name: str = ""  #: for people
-    #: JSON-ready facts, such as ``library``: the file to be loaded, and ``environment``: variables to be
-    #: set before it is, beside the delegate's
+    #: JSON-ready facts. Known to the core: ``library``, the file to be loaded; ``environment``, variables
+    #: to be set before it is, beside the delegate's; ``software``, true for an accelerator that is
+    #: emulated on the CPU, which is used only where it is asked for by name.
     properties: Mapping[str, Any] = {}
 
     def to_dict(self) -> dict[str, Any]:

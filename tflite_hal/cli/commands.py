@@ -15,6 +15,7 @@ from tflite_hal import __version__, images
 from tflite_hal.cli import show
 from tflite_hal.cli.group import Group
 from tflite_hal.cli.inputs import read_inputs, read_options
+from tflite_hal.cli.inspection import inspected
 from tflite_hal.errors import TfliteHalError
 from tflite_hal.external import described_delegates
 from tflite_hal.host import probe_host
@@ -108,7 +109,7 @@ def probe(root: str, as_json: bool) -> None:
     profiles, errors = load_profiles(manager.profile_folders)
     match = match_profile(host, profiles)
     described = described_delegates(profiles, [one.name for one in manager.delegates])
-    probes = manager.probe(host, described)
+    probes = inspected(manager, manager.probe(host, described), host)
     runtimes = [_proven(status) for status in runtime_statuses()] if host.live else []
     if as_json:
         show.print_json(

@@ -44,6 +44,10 @@ class Wish(NamedTuple):
             return ""
         return self._misses(delegate, device)
 
+    def names(self, delegate: Delegate, device: Device) -> bool:
+        """Whether the caller named this device, its kind or its delegate."""
+        return delegate.name in (self.delegates or ()) or self.device in (device.id, device.kind)
+
     def _misses(self, delegate: Delegate, device: Device) -> str:
         if self.delegates is not None and delegate.name not in self.delegates:
             return "not in delegates=" + repr(list(self.delegates))
@@ -155,6 +159,9 @@ def _ruled_out(
     refusal = wish.refusal(delegate, device)
     if refusal:
         return Outcome.EXCLUDED, refusal
+    if device.properties.get("software") and not wish.names(delegate, device):
+        ways = f"device={device.kind!r} or delegates=[{delegate.name!r}]"
+        return Outcome.EXCLUDED, f"{device.name or device.id} computes on the CPU; {ways} asks for it"
     if delegate.runtimes is not None and runtime.name not in delegate.runtimes:
         return Outcome.UNAVAILABLE, f"works with {', '.join(delegate.runtimes)} only, not with {runtime.name}"
     reason = guarded(delegate.name, "supports", lambda: delegate.supports(model, device))

@@ -1,0 +1,41 @@
+"""What libraries themselves say of the devices found: asked in workers, with a time limit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+
+from tflite_hal.delegate import Delegate, Probe, Problem
+from tflite_hal.errors import TfliteHalError
+from tflite_hal.host import HostInfo
+from tflite_hal.manager import Manager, describe
+from tflite_hal.remote import RemoteDelegate, remote_delegate
+from tflite_hal.worker import start_worker
+
+__all__ = ["inspected"]
+
+
+def inspected(manager: Manager, probes: Mapping[str, Probe], host: HostInfo) -> dict[str, Probe]:
+    """Replace what was found from files by what :meth:`Delegate.inspect` says, where there are devices.
+
+    A delegate that fails keeps its devices, and a problem says why.
+    """
+    result = dict(probes)
+    for delegate in manager.delegates if host.live else ():
+        found = probes[delegate.name]
+        asks = isinstance(delegate, RemoteDelegate) or type(delegate).inspect is not Delegate.inspect
+        if not (asks and found.devices):
+            continue
+        try:
+            result[delegate.name] = _inspect(delegate, host)
+        except TfliteHalError as error:
+            problem = Problem("inspect", f"inspect() failed: {error.reason}", error.remedy)
+            result[delegate.name] = Probe(found.devices, (*found.problems, problem))
+    return result
+
+
+def _inspect(delegate: Delegate, host: HostInfo) -> Probe:
+    if isinstance(delegate, RemoteDelegate):
+        return delegate.inspect(host)
+    with closing(start_worker(f"inspecting {delegate.name}", runtime=None)) as worker:
+        return remote_delegate(describe(type(delegate)), lambda: worker).inspect(host)
