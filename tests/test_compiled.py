@@ -216,6 +216,26 @@ def test_the_gil_is_free_while_it_runs(litert) -> None:
     assert max(during) > 1000
 
 
+def test_sessions_in_two_threads_do_not_mix(litert, digits: Path) -> None:
+    model = read_model(digits)
+    wrong = []
+
+    def repeat(seed: int) -> None:
+        inputs = seeded_inputs(model.info.inputs, seed)
+        call = CompiledSession(model, litert, threads=1).prepare()
+        (first,) = call.run(inputs)
+        wrong.extend(1 for _ in range(2000) if not np.array_equal(call.run(inputs)[0], first))
+        (alone,) = CompiledSession(model, litert, threads=1).prepare().run(inputs)
+        wrong.extend([] if np.array_equal(first, alone) else [seed])
+
+    running = [threading.Thread(target=repeat, args=(seed,)) for seed in range(2)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    assert not wrong
+
+
 # What is refused
 
 
