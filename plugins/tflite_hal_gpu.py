@@ -53,7 +53,6 @@ _NODE_REMEDY = (
 _PERMISSION_REMEDY = "add your user to the group that owns it (render or video) and log in again"
 _OTHER_SYSTEMS = {"Darwin": "Metal", "Windows": "WebGPU over Direct3D"}
 _PRECISIONS = {"fp16": 1, "fp32": 2}  # LiteRtDelegatePrecision
-_SECONDS = 60.0  # drivers compile shaders at the first open and run
 
 
 class GpuDelegate(Delegate):
@@ -87,8 +86,9 @@ class GpuDelegate(Delegate):
         for library in _drivers(host):
             drivers[_is_software(library)].append(library)
         loader = host.find_library(_LOADER)
+        properties: dict[str, Any] = {"loader": loader, "environment": _named_manifests(host)}
         if names and loader and drivers[False]:
-            properties: dict[str, Any] = {"loader": loader, "drivers": drivers[False]}
+            properties["drivers"] = drivers[False]
             return Probe((Device("gpu:0", "gpu", names, properties),), tuple(problems))
         if names:
             evidence, remedy = f"{names}: {_LOADER} is not in the loader's folders", _LOADER_REMEDY
@@ -98,7 +98,7 @@ class GpuDelegate(Delegate):
             problems.append(Problem("library", evidence, remedy, "gpu:0", "gpu"))
         if not (loader and drivers[True]):
             return Probe((), tuple(problems))
-        properties = {"loader": loader, "drivers": drivers[True], "software": True}
+        properties |= {"drivers": drivers[True], "software": True}
         name = f"software adapter ({', '.join(map(posixpath.basename, drivers[True]))})"
         return Probe((Device("gpu:software", "gpu", name, properties),), tuple(problems))
 
@@ -136,7 +136,7 @@ class GpuDelegate(Delegate):
 
     def limits(self, device: Device) -> dict[str, float]:
         """Return a minute for each: drivers compile shaders."""
-        return {"open": _SECONDS, "run": _SECONDS}
+        return {"open": 60.0, "run": 60.0}
 
     def fingerprint(self, device: Device) -> str:
         """Return size and time of change of the loader and the drivers."""
@@ -233,11 +233,9 @@ def _drivers(host: HostInfo) -> Iterator[str]:
     """Yield the library of each Vulkan driver whose manifest and library are there."""
     for manifest in _manifests(host):
         try:
-            name = json.loads(host.read(manifest) or "{}")["ICD"]["library_path"]
+            name = str(json.loads(host.read(manifest) or "{}")["ICD"]["library_path"])
         except (ValueError, KeyError, TypeError):
             continue  # the loader passes over it too
-        if not isinstance(name, str):
-            continue
         if "/" in name:
             library = posixpath.normpath(posixpath.join(posixpath.dirname(manifest), name))
             if host.exists(library):
@@ -246,13 +244,18 @@ def _drivers(host: HostInfo) -> Iterator[str]:
             yield found
 
 
+def _named_manifests(host: HostInfo) -> dict[str, str]:
+    """Return the variable that names this process's manifests: child processes may have begun without."""
+    names = [n for n in ("VK_DRIVER_FILES", "VK_ICD_FILENAMES") if host.live and os.environ.get(n)]
+    return {name: os.environ[name] for name in names[:1]}
+
+
 def _manifests(host: HostInfo) -> Iterator[str]:
     folders = list(_ICD_FOLDERS)
+    if given := "".join(_named_manifests(host).values()):
+        yield from (path for path in given.split(":") if path.startswith("/"))
+        return
     if host.live:
-        given = os.environ.get("VK_DRIVER_FILES") or os.environ.get("VK_ICD_FILENAMES")
-        if given:
-            yield from (path for path in given.split(":") if path.startswith("/"))
-            return
         home = os.environ.get("HOME", "")
         for variable, usual in (("XDG_CONFIG_HOME", ".config"), ("XDG_DATA_HOME", ".local/share")):
             folders.append(f"{os.environ.get(variable) or posixpath.join(home, usual)}/vulkan/icd.d")
@@ -265,9 +268,8 @@ def _is_software(library: str) -> bool:
 
 
 def _identity(path: str) -> str:
-    found = Path(path)
-    stat = found.stat() if found.exists() else None
-    return f"{found.resolve()} {stat and (stat.st_size, stat.st_mtime_ns)}"
+    stat = Path(path).stat() if Path(path).exists() else None
+    return f"{Path(path).resolve()} {stat and (stat.st_size, stat.st_mtime_ns)}"
 
 
 class _Adapter(NamedTuple):
@@ -285,9 +287,7 @@ class _Adapter(NamedTuple):
         return f"{self.name} ({self.type}, Vulkan {self.version})"
 
 
-# VkPhysicalDeviceType; VkPhysicalDeviceProperties has 824 bytes, these first.
-_TYPES = ("other", "integrated GPU", "discrete GPU", "virtual GPU", "CPU")
-_PROPERTIES_BYTES = 4096
+_TYPES = ("other", "integrated GPU", "discrete GPU", "virtual GPU", "CPU")  # VkPhysicalDeviceType
 
 
 def _adapters(loader: str) -> list[_Adapter]:
@@ -316,7 +316,7 @@ def _adapters(loader: str) -> list[_Adapter]:
 
 
 def _properties(vulkan: ctypes.CDLL, device: int) -> _Adapter:
-    buffer = ctypes.create_string_buffer(_PROPERTIES_BYTES)
+    buffer = ctypes.create_string_buffer(4096)  # VkPhysicalDeviceProperties has 824 bytes
     vulkan.vkGetPhysicalDeviceProperties(ctypes.c_void_p(device), buffer)
     version, _, _, _, kind = (ctypes.c_uint32 * 5).from_buffer(buffer)
     name = buffer.raw[20:276].partition(b"\0")[0].decode("utf-8", "replace")

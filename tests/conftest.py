@@ -11,7 +11,6 @@ import pytest
 
 from tflite_hal.host import probe_host
 from tflite_hal.runtime import runtime_status, runtime_statuses
-from tflite_hal.worker.process import shutdown
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -64,9 +63,7 @@ def vulkan():
         if not any("loader" in device.properties for device in found.devices):
             reasons = "; ".join(problem.evidence for problem in found.problems) or "no GPU, no Vulkan driver"
             pytest.skip(f"{reasons} (VK_ICD_FILENAMES={VULKAN or 'not set'})")
-        shutdown()  # child processes have the variables of when the first was started
         yield found.devices[0]
-    shutdown()
 
 
 @pytest.fixture(autouse=True)

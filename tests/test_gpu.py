@@ -238,9 +238,11 @@ def test_drivers_that_variables_name(
 def test_a_driver_that_is_none_is_a_problem(vulkan: Device, tmp_path: Path) -> None:
     add(tmp_path, "libvulkan_broken.so", "no library")
     add(tmp_path, "broken.json", json.dumps({"ICD": {"library_path": "./libvulkan_broken.so"}}))
-    given = (GpuDelegate(), read_model(build()), vulkan, Configuration(), load_runtime("ai_edge_litert"))
+    environment = {"VK_ICD_FILENAMES": str(tmp_path / "broken.json")}
+    device = vulkan._replace(properties={**vulkan.properties, "environment": environment})
+    given = (GpuDelegate(), read_model(build()), device, Configuration(), load_runtime("ai_edge_litert"))
     with pytest.raises(DelegateError, match="vkCreateInstance failed: VkResult -9") as caught:
-        open_remotely(*given, environment={"VK_ICD_FILENAMES": str(tmp_path / "broken.json")})
+        open_remotely(*given)
     assert "install a Vulkan driver" in caught.value.remedy
 
 

@@ -27,15 +27,20 @@ def inspected(manager: Manager, probes: Mapping[str, Probe], host: HostInfo) -> 
         if not (asks and found.devices):
             continue
         try:
-            result[delegate.name] = _inspect(delegate, host)
+            result[delegate.name] = _inspect(delegate, host, found)
         except TfliteHalError as error:
             problem = Problem("inspect", f"inspect() failed: {error.reason}", error.remedy)
             result[delegate.name] = Probe(found.devices, (*found.problems, problem))
     return result
 
 
-def _inspect(delegate: Delegate, host: HostInfo) -> Probe:
+def _inspect(delegate: Delegate, host: HostInfo, found: Probe) -> Probe:
     if isinstance(delegate, RemoteDelegate):
         return delegate.inspect(host)
-    with closing(start_worker(f"inspecting {delegate.name}", runtime=None)) as worker:
+    environment = dict(delegate.environment)
+    for device in found.devices:
+        environment.update(device.properties.get("environment", {}))
+    with closing(
+        start_worker(f"inspecting {delegate.name}", runtime=None, environment=environment)
+    ) as worker:
         return remote_delegate(describe(type(delegate)), lambda: worker).inspect(host)
