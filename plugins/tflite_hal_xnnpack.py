@@ -50,7 +50,9 @@ class XnnpackDelegate(Delegate):
             evidence = f"the runtimes for {host.arch} are built without XNNPACK; their built-in kernels run"
             remedy = "install a 64-bit system if the board has one"
             return Probe((), (Problem("runtime", evidence, remedy, kind="cpu"),))
-        return Probe((Device("cpu", "cpu", host.cpu.model or "CPU", {"threads": _threads(host)}),))
+        # Beyond four threads memory is the limit.
+        threads = min(host.cpu.fast, _MOST_THREADS)
+        return Probe((Device("cpu", "cpu", host.cpu.model or "CPU", {"threads": threads}),))
 
     def configurations(
         self, model: Model, device: Device, profile: DeviceProfile | None
@@ -107,18 +109,6 @@ class _Native:
         pointer = getattr(self, "_pointer", None)
         if pointer:
             self._delete(pointer)
-
-
-def _threads(host: HostInfo) -> int:
-    """Return how many of the fastest cores may be used, at most four: beyond that memory is the limit."""
-    usable = host.cpu.usable or 1
-    clusters = [cluster for cluster in host.cpu.clusters if cluster.max_mhz is not None]
-    if clusters:
-        fastest = max(cluster.max_mhz or 0 for cluster in clusters)
-        # Cores within a tenth of the fastest count as fast: turbo bins differ between equal cores.
-        fast = sum(len(c.cpus) for c in clusters if (c.max_mhz or 0) >= 0.9 * fastest)
-        usable = min(usable, fast)
-    return max(1, min(usable, _MOST_THREADS))
 
 
 def _convolutions(model: Model) -> int:

@@ -44,10 +44,9 @@ def check(folder: Path) -> None:
     tops = {name.split("/")[0] for name in names}
     for source in (ROOT / "tflite_hal" / "testing").glob("*.[ch]"):
         assert f"tflite_hal/testing/{source.name}" in names, f"{source.name} is not in the wheel"
-    plugins = {path.stem for path in (ROOT / "plugins").glob("*.py")}
-    stray = {top for top in tops if top != "tflite_hal" and not top.endswith(".dist-info")} - {
-        f"{plugin}.py" for plugin in plugins
-    }
+    plugins = {path.stem for path in (ROOT / "plugins").glob("tflite_hal_*")}
+    own = {"tflite_hal", *(path.name for path in (ROOT / "plugins").glob("tflite_hal_*"))}
+    stray = {top for top in tops if top not in own and not top.endswith(".dist-info")}
     assert not stray, f"the wheel would install {stray} beside the package"
     run(sys.executable, "-m", "venv", str(folder / "venv"))
     scripts = folder / "venv" / "bin"

@@ -67,8 +67,11 @@ def vulkan():
 
 
 @pytest.fixture(autouse=True)
-def _fresh(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Each test finds plugins anew, remembers nothing, and reads no settings of who runs it."""
+def _fresh(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Each test finds plugins anew, remembers nothing, and reads no settings of who runs it. Engines that
+    may or may not be installed take part where a module sets ``WITH_ENGINES``."""
     monkeypatch.setenv("TFLITE_HAL_CACHE_DIR", str(tmp_path_factory.mktemp("cache") / "tflite-hal"))
     if "tflite_hal.runner" in sys.modules:
         monkeypatch.setattr("tflite_hal.runner.choice._managers", [])
@@ -81,6 +84,8 @@ def _fresh(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFac
         "TFLITE_HAL_ALLOW_KNOWN_BAD",
     ):
         monkeypatch.delenv(name, raising=False)
+    if not getattr(request.module, "WITH_ENGINES", False):
+        monkeypatch.setenv("TFLITE_HAL_DISABLED_PLUGINS", "openvino")
 
 
 @pytest.fixture(scope="session")

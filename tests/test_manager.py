@@ -12,6 +12,8 @@ from tflite_hal.cli import main
 from tflite_hal.host import probe_host
 from tflite_hal.manager import Manager
 
+WITH_ENGINES = True
+
 GOOD = """
 from tflite_hal import Delegate, Device, Probe, hookimpl
 
@@ -45,7 +47,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_builtins_are_found_by_their_entry_points() -> None:
     manager = Manager()
-    assert [p.name for p in manager.plugins if p.builtin] == ["edgetpu", "gpu", "hexagon", "xnnpack"]
+    assert [p.name for p in manager.plugins if p.builtin] == [
+        "edgetpu",
+        "gpu",
+        "hexagon",
+        "openvino",
+        "xnnpack",
+    ]
     assert not [p.problem for p in manager.plugins if p.builtin and p.problem]
 
 

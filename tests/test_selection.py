@@ -216,6 +216,8 @@ def test_an_engine_that_may_live_in_the_application_is_not_the_runtimes_own_cpu(
 def test_where_sessions_live_is_told_by_the_kind_of_device(choose, own, kind: str, stays: bool) -> None:
     (candidate,) = choose([make("engine", kind, own=own)])[2]
     assert Terms().stays_in_worker(candidate) == stays
+    several = candidate._replace(configuration=Configuration(threads=2))
+    assert Terms().stays_in_worker(several) == (own is not True)
     assert Terms(isolate=True).stays_in_worker(candidate)
     assert not Terms(isolate=False).stays_in_worker(candidate)
 

@@ -140,7 +140,8 @@ class Delegate:
         environment: variables that must be set before its library loads.
         runtimes: names of the runtimes it works with, or None for an engine of its own.
         in_process: whether sessions may live in the application: True only for what ships with a runtime,
-            the kinds of devices on which the engine is proven as safe (``("cpu",)``), else False.
+            the kinds of devices on which the engine is proven as safe (``("cpu",)``; configurations with
+            more than one thread stay in a worker), else False.
         reference: from what a worker rebuilds it; "" is the class by its module and name. For delegates
             that are made of data: "module:function JSON".
     """
@@ -193,10 +194,14 @@ class Delegate:
         raise DelegateError(f"delegate {self.name!r} does not implement open()")
 
 
-def may_live_in_process(delegate: Delegate, device: Device) -> bool:
-    """Whether sessions on a device may live in the application, once they were proven."""
+def may_live_in_process(delegate: Delegate, device: Device, threads: int | None = None) -> bool:
+    """Whether sessions on a device may live in the application, once they were proven.
+
+    Of an engine that is proven on some kinds of devices those with one thread: threads of its own are
+    missing in a process that the application forks, which may hang or abort at its end.
+    """
     allowed = delegate.in_process
-    return allowed if isinstance(allowed, bool) else device.kind in allowed
+    return allowed if isinstance(allowed, bool) else device.kind in allowed and (threads or 1) == 1
 
 
 def check_options(delegate: Delegate, given: Mapping[str, Any]) -> None:

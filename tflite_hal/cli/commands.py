@@ -190,6 +190,7 @@ def profiles(root: str, as_json: bool) -> None:
     found, errors = load_profiles(manager.profile_folders)
     known = {delegate.name for delegate in manager.delegates} | {BuiltinKernels.name}
     known |= {name for profile in found for name in profile.external}
+    known |= {plugin.name for plugin in manager.plugins}  # one that is disabled is no mistake
     remarks = [remark for profile in found for remark in unknown_delegates(profile, known)]
     match = match_profile(host, found)
     chosen = None if match is None else match.profile.name

@@ -66,6 +66,17 @@ class Cpu(NamedTuple):
     features: tuple[str, ...] | None  #: that every CPU lists, lower case; what is not listed is unknown
     clusters: tuple[Cluster, ...]
 
+    @property
+    def fast(self) -> int:
+        """How many of the fastest cores this process may use, at least one."""
+        usable = self.usable or 1
+        clusters = [cluster for cluster in self.clusters if cluster.max_mhz is not None]
+        if clusters:
+            fastest = max(cluster.max_mhz or 0 for cluster in clusters)
+            # Cores within a tenth of the fastest count as fast: turbo bins differ between equal cores.
+            usable = min(usable, sum(len(c.cpus) for c in clusters if (c.max_mhz or 0) >= 0.9 * fastest))
+        return max(1, usable)
+
 
 def read_cpu(tree: Tree) -> tuple[str | None, Cpu]:
     """Return the architecture and the processor."""

@@ -75,7 +75,8 @@ class Terms(NamedTuple):
     def stays_in_worker(self, candidate: Candidate) -> bool:
         """Whether this candidate's sessions live in a worker."""
         if self.isolate == "auto":
-            return not may_live_in_process(candidate.delegate, candidate.device)
+            threads = candidate.configuration.threads
+            return not may_live_in_process(candidate.delegate, candidate.device, threads)
         return bool(self.isolate)
 
 
