@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tflite
 import tflite_hal_openvino
-from tflite_hal_openvino import OpenvinoDelegate, engine
+from tflite_hal_openvino import OpenvinoDelegate, dispatch, package
 
 from tflite_hal import (
     Check,
@@ -66,7 +66,7 @@ REFUSED = {
 }
 
 needs_openvino = pytest.mark.skipif(
-    engine.version() is None, reason="openvino is not installed: pip install 'tflite-hal[openvino]'"
+    package.version() is None, reason="openvino is not installed: pip install 'tflite-hal[openvino]'"
 )
 
 
@@ -131,7 +131,7 @@ def test_its_own_refusal_is_one_line(models: Path, name: str, words: str) -> Non
     with pytest.raises(DelegateError) as caught:
         opened(models / name)
     assert words in caught.value.reason
-    assert caught.value.reason.startswith(f"{name}: OpenVINO {engine.version()}: ")
+    assert caught.value.reason.startswith(f"{name}: OpenVINO {package.version()}: ")
     assert "\n" not in caught.value.reason
     assert ".cpp" not in caught.value.reason
 
@@ -537,7 +537,7 @@ def test_a_node_that_may_not_be_opened(monkeypatch) -> None:
 
 
 def test_hardware_without_the_package_is_told_and_a_mere_cpu_is_not(monkeypatch) -> None:
-    monkeypatch.setattr(engine, "version", lambda: None)
+    monkeypatch.setattr(package, "version", lambda: None)
     probe = OpenvinoDelegate().probe(Live(HOSTS / "x86-intel-npu"))
     assert not probe.devices
     assert {(p.device, p.stage) for p in probe.problems} == {("gpu:0", "runtime"), ("npu:0", "runtime")}
@@ -546,7 +546,7 @@ def test_hardware_without_the_package_is_told_and_a_mere_cpu_is_not(monkeypatch)
 
 
 def test_the_cpu_is_a_device_where_the_package_is(monkeypatch) -> None:
-    monkeypatch.setattr(engine, "version", lambda: "2026.3.1")
+    monkeypatch.setattr(package, "version", lambda: "2026.3.1")
     (device,) = OpenvinoDelegate().probe(Live(HOSTS / "x86-hybrid")).devices
     assert (device.id, device.kind, device.properties["threads"]) == ("cpu", "cpu", 2)
     assert OpenvinoDelegate().fingerprint(device) == "openvino 2026.3.1"
@@ -555,7 +555,7 @@ def test_the_cpu_is_a_device_where_the_package_is(monkeypatch) -> None:
 
 
 def test_without_the_package_an_explicit_choice_says_how_to_get_it(digits: Path, monkeypatch) -> None:
-    monkeypatch.setattr(engine, "version", lambda: None)
+    monkeypatch.setattr(package, "version", lambda: None)
     with pytest.raises(DelegateError, match=r"pip install 'tflite-hal\[openvino\]'"):
         Runner(digits, delegate="openvino")
 
@@ -594,3 +594,129 @@ def test_a_device_that_is_not_there_is_an_error_of_ours(digits: Path) -> None:
 def test_the_plugin_registers_one_delegate() -> None:
     assert tflite_hal_openvino.tflite_hal_register_delegates() == [OpenvinoDelegate]
     assert json.dumps([option._asdict() for option in OpenvinoDelegate.options])
+
+
+# ---- through LiteRT ----
+
+
+def needs_dispatch() -> None:
+    if not dispatch.folder():
+        problem = dispatch.mismatch()
+        evidence = (
+            problem.evidence if problem is not None else "LiteRT's libraries or their OpenVINO are missing"
+        )
+        pytest.skip(f"LiteRT's dispatch to OpenVINO can't be used: {evidence}")
+
+
+@pytest.mark.parametrize("name", RUNNING)
+def test_every_model_answers_through_litert_too(models: Path, name: str) -> None:
+    needs_dispatch()
+    path, runtime = models / name, load_runtime("ai_edge_litert")
+    model = read_model(path)
+    inputs = [seeded_inputs(model.info.inputs, seed) for seed in range(4)]
+    session = dispatch.open_session(model, runtime, "cpu", "f32")
+    assert session.fully_accelerated
+    assert session.coverage.taken == session.coverage.total
+    call = session.prepare()
+    given = [call.run(one) for one in inputs]
+    session.close()
+    # In bfloat16 where the CPU has it.
+    assert graded(path, given, builtin_answers(path, inputs)).grade in (Grade.OK, Grade.DEGRADED)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_litert_can_not_compile_is_an_error_of_ours(models: Path, name: str) -> None:
+    needs_dispatch()
+    with pytest.raises(DelegateError, match=name) as caught:
+        dispatch.open_session(read_model(models / name), load_runtime("ai_edge_litert"), "cpu", None)
+    assert caught.value.remedy
+
+
+def test_an_npu_that_is_not_there_is_an_error_through_litert_too(digits: Path) -> None:
+    needs_dispatch()
+    if Path("/dev/accel/accel0").exists():
+        pytest.skip("there is an accelerator here")
+    npu, configuration = Device("npu:0", "npu"), Configuration({"through": "litert"})
+    runtime = load_runtime("ai_edge_litert")
+    with pytest.raises(DelegateError, match="LiteRT's dispatch to OpenVINO") as caught:
+        open_remotely(OpenvinoDelegate(), read_model(digits), npu, configuration, runtime)
+    assert "through='openvino'" in caught.value.remedy
+
+
+def test_the_cpu_is_not_reached_through_litert(digits: Path) -> None:
+    with pytest.raises(DelegateError, match="chooses threads and precision"):
+        opened(digits, Configuration({"through": "litert"}, threads=1))
+
+
+def test_litert_takes_its_own_runtime_only(digits: Path) -> None:
+    class Other:
+        name = "tflite_runtime"
+
+    with pytest.raises(DelegateError, match="not with tflite_runtime") as caught:
+        dispatch.open_session(read_model(digits), Other(), "npu", None)
+    assert "runtime='ai_edge_litert'" in caught.value.remedy
+
+
+def fake(folder: Path, package: str, version: str, requires: str = "") -> None:
+    (folder / package).mkdir()
+    (folder / package / "__init__.py").write_text("raise SystemExit('imported')")
+    information = folder / f"{package}-{version}.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n{requires}"
+    )
+    if package == "ai_edge_litert":
+        for part in ("dispatch", "compiler"):
+            (folder / package / "vendors" / "intel_openvino" / part).mkdir(parents=True)
+
+
+@pytest.mark.parametrize(
+    ("litert", "sdk", "openvino", "usable", "evidence"),
+    [
+        ("2.3.0", "2.3.0", "2026.3.1", True, ""),
+        ("2.3.0", None, "2026.3.1", True, ""),
+        ("2.3.0", None, "2026.4.0", False, ""),
+        ("2.9.0", None, "2026.3.1", False, ""),  # nobody tells what it is linked with
+        ("2.2.0", "2.3.0", "2026.3.1", False, "installed: ai-edge-litert 2.2.0 and openvino 2026.3.1"),
+        ("2.3.0", "2.3.0", "2026.4.0", False, "needs ai-edge-litert 2.3.0 and openvino 2026.3.1"),
+        ("2.3.0", "2.3.0", None, False, "and openvino none"),
+        (None, "2.3.0", "2026.3.1", False, "ai-edge-litert none"),
+    ],
+)
+def test_releases_that_do_not_fit_together_are_told(
+    tmp_path: Path, monkeypatch, litert, sdk, openvino, usable: bool, evidence: str
+) -> None:
+    for package_name, version, requires in (
+        ("ai_edge_litert", litert, ""),
+        ("ai_edge_litert_sdk_intel", sdk, "Requires-Dist: openvino==2026.3.1\n"),
+        ("openvino", openvino, ""),
+    ):
+        if version is not None:
+            fake(tmp_path, package_name, version, requires)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert bool(dispatch.folder()) == usable
+    probe = OpenvinoDelegate().probe(Live(HOSTS / "x86-hybrid"))
+    if not evidence:
+        assert not probe.problems
+        return
+    (problem,) = probe.problems
+    assert (problem.stage, problem.kind) == ("runtime", "npu")
+    assert evidence in problem.evidence
+    assert problem.remedy == (
+        "pip install ai-edge-litert-sdk-intel==2.3.0 ai-edge-litert==2.3.0 openvino==2026.3.1"
+    )
+
+
+def test_an_npu_is_tried_both_ways_where_litert_fits(tmp_path: Path, monkeypatch, digits: Path) -> None:
+    fake(tmp_path, "openvino", "2026.3.1")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    model = read_model(digits)
+
+    def ways() -> list[dict]:
+        devices = OpenvinoDelegate().probe(Live(HOSTS / "x86-intel-npu")).devices
+        npu = next(device for device in devices if device.kind == "npu")
+        return [dict(one.options) for one in OpenvinoDelegate().configurations(model, npu, None)]
+
+    assert ways() == [{}]
+    fake(tmp_path, "ai_edge_litert", "2.3.0")
+    assert ways() == [{}, {"through": "litert"}]

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from tflite_hal import (
     Configuration,
     Delegate,
+    DelegateError,
     Device,
     DeviceProfile,
     HostInfo,
@@ -20,7 +21,7 @@ from tflite_hal import (
     Session,
     hookimpl,
 )
-from tflite_hal_openvino import devices, engine
+from tflite_hal_openvino import devices, dispatch, engine, package
 
 __all__ = ["OpenvinoDelegate", "tflite_hal_register_delegates"]
 
@@ -38,13 +39,14 @@ class OpenvinoDelegate(Delegate):
     name = "openvino"
     api_version = 1
     description = "OpenVINO on x86-64 CPUs, Intel GPUs and NPUs"
-    install_hint = engine.INSTALL
+    install_hint = package.INSTALL
     runtimes = None
     in_process = ("cpu",)
     options: ClassVar[tuple[Option, ...]] = (
         Option("precision", "str", None, "to compute in", choices=("f32", "f16", "bf16")),
         Option("pinning", "bool", None, "bind the threads of the CPU to cores"),
         Option("cores", "str", None, "of the CPU", choices=("ANY_CORE", "PCORE_ONLY", "ECORE_ONLY")),
+        Option("through", "str", None, "by itself or by LiteRT's dispatch", choices=("openvino", "litert")),
     )
 
     def probe(self, host: HostInfo) -> Probe:
@@ -55,13 +57,17 @@ class OpenvinoDelegate(Delegate):
         found = [*devices.gpus(host), *devices.npus(host)]
         ready = [one for one in found if isinstance(one, Device)]
         problems = [one for one in found if isinstance(one, Problem)]
-        if host.live and engine.version() is None:
+        if host.live and package.version() is None:
             evidence = "is ready, but the package openvino is not installed"
-            problems += [Problem("runtime", f"{d.name} {evidence}", engine.INSTALL, *d[:2]) for d in ready]
+            problems += [Problem("runtime", f"{d.name} {evidence}", package.INSTALL, *d[:2]) for d in ready]
             ready = []
         elif host.live and host.arch == "x86_64":
+            folder = dispatch.folder()
+            litert = {"litert": folder} if folder else {}
+            ready = [one._replace(properties={**one.properties, **litert}) for one in ready]
             ready.append(Device("cpu", "cpu", host.cpu.model or "CPU", {"threads": host.cpu.fast}))
-        return Probe(tuple(ready), tuple(problems))
+        mismatch = dispatch.mismatch() if host.live else None
+        return Probe(tuple(ready), (*problems, *([mismatch] if mismatch is not None else [])))
 
     def inspect(self, host: HostInfo) -> Probe:
         """Name the devices as OpenVINO does; one that it doesn't list is a problem.
@@ -81,7 +87,7 @@ class OpenvinoDelegate(Delegate):
             if name is not None:
                 named.append(device._replace(name=name))
             else:
-                evidence = f"{device.name}: OpenVINO {engine.version()} lists {', '.join(names)} only"
+                evidence = f"{device.name}: OpenVINO {package.version()} lists {', '.join(names)} only"
                 problems.append(Problem("open", evidence, "update its driver", device.id, device.kind))
         return Probe(tuple(named), tuple(problems))
 
@@ -105,11 +111,12 @@ class OpenvinoDelegate(Delegate):
         self, model: Model, device: Device, profile: DeviceProfile | None
     ) -> Sequence[Configuration]:
         """Return one thread and all fast cores in 32 bits for the CPU; 16 bits for a GPU, and 32 where
-        these are wrong; an NPU computes as it likes."""
+        these are wrong; an NPU computes as it likes, and is reached by LiteRT too where that is there."""
         if device.kind == "gpu":
             return [Configuration({"precision": "f16"}), Configuration({"precision": "f32"}, remedy=True)]
         if device.kind == "npu":
-            return [Configuration()]
+            second = [Configuration({"through": "litert"})] if device.properties.get("litert") else []
+            return [Configuration(), *second]
         most = int(device.properties.get("threads", 1))
         advised = [count for count in profile.threads if count <= most] if profile is not None else []
         counts = dict.fromkeys(advised or [1, most])
@@ -123,7 +130,7 @@ class OpenvinoDelegate(Delegate):
     def fingerprint(self, device: Device) -> str:
         """Return OpenVINO's version, and path, size and time of change of the device's driver."""
         library = str(device.properties.get("library", ""))
-        parts = [f"openvino {engine.version()}", library]
+        parts = [f"openvino {package.version()}", library]
         if library:
             try:
                 found = Path(library).stat()
@@ -138,6 +145,12 @@ class OpenvinoDelegate(Delegate):
         Raises:
             DelegateError: OpenVINO can't be imported, or refuses the model; ends with its own words.
         """
+        given = {name: value for name, value in configuration.options.items() if value is not None}
+        if given.pop("through", "openvino") == "litert":
+            if device.kind == "cpu":
+                reason = "LiteRT's dispatch to OpenVINO chooses threads and precision of a CPU by itself"
+                raise DelegateError(reason, remedy="through='openvino'")
+            return dispatch.open_session(model, runtime, device.kind, given.get("precision"))
         properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if device.kind == "cpu":
             # Without a stream the model runs in the thread that calls, alone: two sessions run side by side,
@@ -146,9 +159,7 @@ class OpenvinoDelegate(Delegate):
             many = (configuration.threads or 1) > 1
             properties["NUM_STREAMS"] = int(many)
             properties |= {"INFERENCE_NUM_THREADS": configuration.threads} if many else {}
-        for name, value in configuration.options.items():
-            if value is not None:
-                properties[_PROPERTIES[name]] = value
+        properties |= {_PROPERTIES[name]: value for name, value in given.items()}
         return engine.OpenvinoSession(model, devices.place(device), properties)
 
 

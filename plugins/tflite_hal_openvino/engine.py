@@ -1,4 +1,4 @@
-"""The package ``openvino``: found without importing it, imported without its telemetry, and its models.
+"""OpenVINO itself: imported without its telemetry, asked for its devices, and its models.
 
 Its reader of TensorFlow Lite takes paths that end in ``.tflite`` only, no bytes
 (src/frontends/tensorflow_lite/src/frontend.cpp).
@@ -7,7 +7,6 @@ Its reader of TensorFlow Lite takes paths that end in ``.tflite`` only, no bytes
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import sys
 import tempfile
@@ -16,30 +15,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from tflite_hal import Call, Coverage, DelegateError, InputError, Model, Session, TensorSpec
+from tflite_hal_openvino.package import INSTALL, version
 
-__all__ = ["INSTALL", "OpenvinoSession", "device_names", "version"]
-
-INSTALL: Final = "pip install 'tflite-hal[openvino]'"
+__all__ = ["OpenvinoSession", "device_names"]
 
 _LONGEST_REASON = 300
 _TELEMETRY = "openvino_telemetry"
-
-
-def version() -> str | None:
-    """Return the installed version, None where there is none; imports nothing."""
-    try:
-        spec = importlib.util.find_spec("openvino")
-    except ValueError:  # something else was put in sys.modules under its name
-        return None
-    if spec is None or spec.origin is None:  # without an origin: a mere folder of that name
-        return None
-    found = sorted(Path(spec.origin).parents[1].glob("openvino-*.dist-info"))
-    return found[-1].name.removesuffix(".dist-info").partition("-")[2] if found else "of unknown version"
 
 
 def device_names() -> dict[str, str]:
