@@ -24,8 +24,9 @@ EXAMPLES = ROOT / "examples"
 SEVEN, LABELS = EXAMPLES / "digit_7.png", EXAMPLES / "digits_labels.txt"
 HOSTS = sorted(path for path in (ROOT / "tests" / "hosts").glob("*") if path.is_dir())
 HOST_NAMES = {
-    "root", "live", "arch", "cpu", "memory_bytes", "board", "dmi", "usb", "pci", "nodes", "os", "os_id",
-    "kernel", "python", "page_size",
+    "root", "live", "arch", "cpu", "memory_bytes", "memory_available_bytes", "memory_limit_bytes",
+    "board", "dmi", "usb", "pci", "platform", "nodes", "os", "os_version", "os_id", "kernel", "container",
+    "virtual", "thermal", "python", "pointer_bits", "page_size", "groups",
 }  # fmt: skip
 
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from tflite_hal.host.tree import Tree, cpu_list
+from tflite_hal.host.cgroup import cpu_quota
+from tflite_hal.host.tree import MOST_CPUS, Tree, cpu_list, printable
 
 __all__ = ["CPUINFO_LIMIT", "Cluster", "Cpu", "read_cpu"]
 
@@ -63,8 +65,16 @@ class Cpu(NamedTuple):
     logical: int | None  #: CPUs the kernel knows, online or not
     online: int | None
     usable: int | None  #: for this process: affinity and cgroup quota
-    features: tuple[str, ...] | None  #: that every CPU lists, lower case; what is not listed is unknown
+    features: tuple[str, ...] | None  #: that every CPU lists, lower case; see :meth:`has`
     clusters: tuple[Cluster, ...]
+    narrow: bool = False  #: the features are a 32-bit view of a 64-bit processor, which leaves many out
+
+    def has(self, feature: str) -> bool | None:
+        """Whether every CPU has a feature (the kernel's name, lower case); None where that can't be seen:
+        no list, or a 32-bit view of a 64-bit processor that does not have it listed."""
+        if self.features is None:
+            return None
+        return feature in self.features or (None if self.narrow else False)
 
     @property
     def fast(self) -> int:
@@ -81,12 +91,11 @@ class Cpu(NamedTuple):
 def read_cpu(tree: Tree) -> tuple[str | None, Cpu]:
     """Return the architecture and the processor."""
     head, blocks = _blocks(tree.read("/proc/cpuinfo", CPUINFO_LIMIT))
-    online = cpu_list(tree.read(f"{_SYS}/online")) or tuple(blocks)
-    listed = {int(name[3:]) for name in tree.names(_SYS) if re.fullmatch(r"cpu\d{1,5}", name)}
+    online = cpu_list(tree.value(f"{_SYS}/online")) or tuple(blocks)
     known = (
-        cpu_list(tree.read(f"{_SYS}/present"))
-        or tuple(sorted(listed | set(online)))
-        or cpu_list(tree.read(f"{_SYS}/possible"))
+        cpu_list(tree.value(f"{_SYS}/present"))
+        or tuple(sorted(set(_folders(tree)) | set(online)))
+        or cpu_list(tree.value(f"{_SYS}/possible"))
     )
     cpus = {cpu: {**head, **blocks.get(cpu, {})} for cpu in online}
     features = _features([{**head, **block} for block in blocks.values()] or [head])
@@ -99,8 +108,29 @@ def read_cpu(tree: Tree) -> tuple[str | None, Cpu]:
         usable=None,
         features=features,
         clusters=_clusters(tree, online, cpus),
+        narrow=_is_narrow(architecture, cpus, features),
     )
     return architecture, cpu._replace(usable=_usable(tree, cpu.online))
+
+
+def _folders(tree: Tree) -> list[int]:
+    """Return the CPUs that have a folder."""
+    names = [name for name in tree.names(_SYS) if re.fullmatch(r"cpu[0-9]{1,5}", name)]
+    return [int(name[3:]) for name in names if tree.exists(f"{_SYS}/{name}")]
+
+
+def _is_narrow(
+    architecture: str | None, cpus: Mapping[int, Mapping[str, str]], features: tuple[str, ...] | None
+) -> bool:
+    """Whether a 64-bit processor is seen as a 32-bit one: by a 32-bit reader of a 64-bit kernel, to whom
+    it lists no ``asimd``, or under a 32-bit kernel, where the part tells (Arm's of ARMv8-A and later begin
+    with ``0xd``)."""
+    if features is None or "asimd" in features or "lm" in features:
+        return False
+    parts = [
+        fields.get("CPU part", "") for fields in cpus.values() if fields.get("CPU implementer") == "0x41"
+    ]
+    return architecture == "aarch64" or any(part.startswith("0xd") for part in parts)
 
 
 def _blocks(text: str | None) -> tuple[dict[str, str], dict[int, dict[str, str]]]:
@@ -114,10 +144,10 @@ def _blocks(text: str | None) -> tuple[dict[str, str], dict[int, dict[str, str]]
         key, colon, value = (part.strip() for part in line.partition(":"))
         if not colon:
             current = current if line.strip() else head
-        elif key == "processor" and value.isdecimal() and len(value) < 6:
+        elif key == "processor" and value.isdecimal() and len(value) < 6 and len(blocks) < MOST_CPUS:
             current = blocks.setdefault(int(value), {})
         else:
-            current.setdefault(key, value)
+            current.setdefault(key, printable(value))
     return _shared(head, blocks), blocks
 
 
@@ -182,47 +212,45 @@ def _model(head: Mapping[str, str], cpus: Mapping[int, Mapping[str, str]]) -> st
         _ARM_PARTS.get(part, part) if who == "0x41" else f"{_IMPLEMENTERS.get(who or '', who)} {part}"
         for who, part in parts
     ]
-    counted = [f"{names.count(name)}× {name}" for name in dict.fromkeys(names)]
-    return " + ".join(counted) or head.get("Processor") or fields.get("Hardware")
+    counted = Counter(names)  # in the order of first meeting
+    return (
+        " + ".join(f"{count}× {name}" for name, count in counted.items())
+        or head.get("Processor")
+        or fields.get("Hardware")
+    )
 
 
 def _clusters(
     tree: Tree, online: Sequence[int], cpus: Mapping[int, Mapping[str, str]]
 ) -> tuple[Cluster, ...]:
     groups: dict[tuple[str | None, str | None, int | None], list[int]] = {}
+    speeds = _speeds(tree, online)
     for cpu in online:
         fields = cpus[cpu]
-        khz = tree.read(f"{_SYS}/cpu{cpu}/cpufreq/cpuinfo_max_freq") or ""
-        mhz = int(khz) // 1000 if khz.isdecimal() and len(khz) < 12 else None
-        groups.setdefault((fields.get("CPU implementer"), fields.get("CPU part"), mhz), []).append(cpu)
+        key = (fields.get("CPU implementer"), fields.get("CPU part"), speeds.get(cpu))
+        groups.setdefault(key, []).append(cpu)
     return tuple(Cluster(tuple(members), *key) for key, members in groups.items())
 
 
+def _speeds(tree: Tree, online: Sequence[int]) -> dict[int, int]:
+    """Return the maximum MHz of each CPU that has one; old kernels tell it with the first of those that
+    share a clock only, and which they are."""
+    speeds = {}
+    for cpu in online:
+        khz = tree.value(f"{_SYS}/cpu{cpu}/cpufreq/cpuinfo_max_freq") or ""
+        if khz.isdecimal() and len(khz) < 12:
+            speeds[cpu] = int(khz) // 1000
+    if 0 < len(speeds) < len(online):
+        for cpu, mhz in list(speeds.items()):
+            related = (tree.value(f"{_SYS}/cpu{cpu}/cpufreq/related_cpus") or "").replace(" ", ",")
+            for other in cpu_list(related):
+                speeds.setdefault(other, mhz)
+    return speeds
+
+
 def _usable(tree: Tree, online: int | None) -> int | None:
-    """Return how many CPUs this process may use; of a captured machine, those that are online."""
-    if not tree.live:
-        return online
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else online
-    limits = [n for n in (online, affinity, _quota(tree)) if n is not None]
-    return max(1, min(limits)) if limits else None
-
-
-def _quota(tree: Tree) -> int | None:
-    """Return the cgroup's CPU quota, rounded up: version 2 of this process's group and those above,
-    else version 1."""
-    quotas = []
-    group = next(
-        (line[3:] for line in (tree.read("/proc/self/cgroup") or "").splitlines() if line.startswith("0::")),
-        "",
-    )
-    while True:
-        quotas.append((tree.read(f"/sys/fs/cgroup{group.rstrip('/')}/cpu.max") or "").split())
-        if not group.strip("/"):
-            break
-        group = group.rpartition("/")[0]
-    quotas.append([tree.read(f"/sys/fs/cgroup/cpu/cpu.cfs_{name}_us") or "" for name in ("quota", "period")])
-    numbers = [
-        (int(q[0]), int(q[1])) for q in quotas if len(q) == 2 and q[0].isdecimal() and q[1].isdecimal()
-    ]
-    counts = [-(-quota // period) for quota, period in numbers if period > 0]
-    return max(1, min(counts)) if counts else None
+    """Return how many CPUs this process may use; of a captured machine, those that are online, within the
+    quota that was captured."""
+    affinity = len(os.sched_getaffinity(0)) if tree.live and hasattr(os, "sched_getaffinity") else None
+    limits = [n for n in (online, affinity, cpu_quota(tree)) if n is not None]
+    return max(1, min(limits)) if limits and (tree.live or online is not None) else None

@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import os
 import platform
-import re
-import stat
-import sys
+import struct
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from tflite_hal.host.cpu import CPUINFO_LIMIT, Cluster, Cpu, read_cpu
-from tflite_hal.host.tree import Tree, mode
+from tflite_hal.host.cgroup import memory_limit
+from tflite_hal.host.container import find_container, find_virtual, pass_in
+from tflite_hal.host.cpu import Cluster, Cpu, read_cpu
+from tflite_hal.host.devices import (
+    BusDevice,
+    PlatformDevice,
+    find_nodes,
+    find_pci,
+    find_platform,
+    find_usb,
+)
+from tflite_hal.host.system import (
+    Board,
+    Dmi,
+    Thermal,
+    read_board,
+    read_dmi,
+    read_groups,
+    read_memory,
+    read_system,
+    read_thermal,
+)
+from tflite_hal.host.tree import Tree
 from tflite_hal.trust import Distrust, distrust_library
 
-__all__ = ["Board", "BusDevice", "Cluster", "Cpu", "Dmi", "HostInfo", "probe_host"]
+__all__ = ["HostInfo", "probe_host"]
 
-#: Nodes every machine has, of no interest to anyone who looks for an accelerator.
-_NOISE: Final = re.compile(
-    r"(tty|pty|vcs|loop|ram|sd[a-z]|nvme|mmcblk|dm-|std(in|out|err)"
-    r"|null|zero|full|u?random|console|ptmx|pts|shm"
-    r"|fd|core|kmsg|mem$|port|hpet|rtc|cpu|input|block|char|disk|mapper|net|log|initctl|fuse|cuse|uinput|sg\d|sr\d|bus$"
-    r"|mqueue|snapshot|autofs|btrfs|vfio|vhost|hwrng|watchdog|urandom|\.keep)"
-)
-_NODE_FOLDERS: Final = ("/dev", "/dev/dri", "/dev/accel", "/dev/dma_heap")
 _TRIPLETS: Final = {
     "x86_64": "x86_64-linux-gnu",
     "aarch64": "aarch64-linux-gnu",
@@ -32,30 +43,7 @@ _TRIPLETS: Final = {
     "armv6l": "arm-linux-gnueabihf",
     "i686": "i386-linux-gnu",
 }
-
-
-class Board(NamedTuple):
-    """From the device tree."""
-
-    model: str | None
-    compatible: tuple[str, ...]  #: most specific first
-
-
-class Dmi(NamedTuple):
-    """From SMBIOS."""
-
-    vendor: str | None
-    product: str | None
-
-
-class BusDevice(NamedTuple):
-    """A device on USB or PCI."""
-
-    id: str  #: ``vvvv:dddd``, lower-case hexadecimal
-    slot: str  #: ``1-1.2``, ``0000:01:00.0``
-    driver: str | None
-    class_code: str | None  #: PCI class, six hexadecimal digits
-    path: str  #: of its folder
+_NARROW: Final = {"x86_64": "i686", "aarch64": "armv7l"}
 
 
 class HostInfo:
@@ -63,40 +51,56 @@ class HostInfo:
 
     Attributes:
         root: the tree the facts were read from; ``live`` is True for ``/``.
-        arch: ``x86_64``, ``aarch64``, ``armv7l``, ``armv6l``, ``i686`` ...
-        memory_bytes: all of it.
+        arch: ``x86_64``, ``aarch64``, ``armv7l``, ``armv6l``, ``i686`` ... as the kernel has it.
+        memory_bytes: all of it; ``memory_available_bytes`` what is free or can be freed, and
+            ``memory_limit_bytes`` what the control groups allow, None where they don't limit it.
+        board, dmi: from the device tree and from SMBIOS; a machine may have both.
+        platform: what computes in the device tree, usable or not.
         nodes: device nodes, without those that every machine has.
-        os: name and version; ``os_id`` the words a distribution gives for itself and its parents,
-            with ``linux`` where the kernel is.
-        python, page_size: of this process; None for a captured machine.
+        os: name and version; ``os_version`` the number alone; ``os_id`` the words a distribution gives
+            for itself and its parents, with ``linux`` where the kernel is.
+        container: the kind of container this process is in (``docker``, ``kubernetes``, ``lxc``,
+            ``wsl`` ...), "" where none is seen; ``virtual`` likewise of virtual machines (``kvm``, ...).
+        thermal: temperature and, of a Raspberry Pi, what slows it.
+        python, pointer_bits, page_size, groups: of this process; None for a captured machine.
     """
 
     __slots__ = (
-        "_tree", "arch", "board", "cpu", "dmi", "kernel", "live", "memory_bytes", "nodes", "os", "os_id",
-        "page_size", "pci", "python", "root", "usb",
+        "_tree", "arch", "board", "container", "cpu", "dmi", "groups", "kernel", "live",
+        "memory_available_bytes", "memory_bytes", "memory_limit_bytes", "nodes", "os", "os_id", "os_version",
+        "page_size", "pci", "platform", "pointer_bits", "python", "root", "thermal", "usb", "virtual",
     )  # fmt: skip
 
-    def __init__(self, root: str, **facts: Any) -> None:
-        self._tree = Tree(root)
-        self.root = root
-        self.live = self._tree.live
+    def __init__(self, tree: Tree, **facts: Any) -> None:
+        self._tree = tree
+        self.root = tree.root
+        self.live = tree.live
         self.arch: str | None = facts["arch"]
         self.cpu: Cpu = facts["cpu"]
         self.memory_bytes: int | None = facts["memory_bytes"]
+        self.memory_available_bytes: int | None = facts["memory_available_bytes"]
+        self.memory_limit_bytes: int | None = facts["memory_limit_bytes"]
         self.board: Board = facts["board"]
         self.dmi: Dmi = facts["dmi"]
         self.usb: tuple[BusDevice, ...] = facts["usb"]
         self.pci: tuple[BusDevice, ...] = facts["pci"]
+        self.platform: tuple[PlatformDevice, ...] = facts["platform"]
         self.nodes: tuple[str, ...] = facts["nodes"]
         self.os: str | None = facts["os"]
+        self.os_version: str | None = facts["os_version"]
         self.os_id: tuple[str, ...] = facts["os_id"]
         self.kernel: str | None = facts["kernel"]
+        self.container: str = facts["container"]
+        self.virtual: str = facts["virtual"]
+        self.thermal: Thermal = facts["thermal"]
         self.python: str | None = facts["python"]
+        self.pointer_bits: int | None = facts["pointer_bits"]
         self.page_size: int | None = facts["page_size"]
+        self.groups: tuple[str, ...] | None = facts["groups"]
 
     def exists(self, path: str) -> bool:
         """Whether something is there, below the root; a dangling link is nothing."""
-        return self._tree.real(path) is not None
+        return self._tree.exists(path)
 
     def read(self, path: str, limit: int = 65536) -> str | None:
         """Return a file's text up to ``limit`` bytes, without NULs and white space at its end."""
@@ -116,6 +120,11 @@ class HostInfo:
         if not self.live or not self.exists(path):
             return None
         return os.access(path, os.R_OK * ("r" in mode) | os.W_OK * ("w" in mode))
+
+    def pass_in(self, node: str) -> str:
+        """Return how a device node, such as ``/dev/apex_0``, gets into the container this process is in:
+        words that end a remedy. "" outside of a container, and for a node that is there."""
+        return "" if self.exists(node) else pass_in(self.container, node)
 
     def find_library(self, *names: str, folders: Iterable[str] = ()) -> str | None:
         """Return the path of the first shared library found in ``folders``, then in the loader's; a name
@@ -148,7 +157,9 @@ class HostInfo:
         ):
             lines = (line.strip() for line in (self.read(conf) or "").splitlines())
             yield from (line for line in lines if line.startswith("/"))
-        triplet = _TRIPLETS.get(self.arch or "")
+        # A 64-bit kernel may run a 32-bit Python, which loads 32-bit libraries.
+        arch = _NARROW.get(self.arch or "", self.arch) if self.pointer_bits == 32 else self.arch
+        triplet = _TRIPLETS.get(arch or "")
         for base in ("/usr/local/lib", "/usr/lib", "/lib"):
             yield from ([f"{base}/{triplet}"] if triplet else [])
             yield base
@@ -156,24 +167,8 @@ class HostInfo:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it JSON-ready; the names are a contract."""
-        cpu = {**self.cpu._asdict(), "clusters": [cluster._asdict() for cluster in self.cpu.clusters]}
-        return {
-            "root": self.root,
-            "live": self.live,
-            "arch": self.arch,
-            "cpu": cpu,
-            "memory_bytes": self.memory_bytes,
-            "board": self.board._asdict(),
-            "dmi": self.dmi._asdict(),
-            "usb": [device._asdict() for device in self.usb],
-            "pci": [device._asdict() for device in self.pci],
-            "nodes": list(self.nodes),
-            "os": self.os,
-            "os_id": list(self.os_id),
-            "kernel": self.kernel,
-            "python": self.python,
-            "page_size": self.page_size,
-        }
+        names = [name for name in self.__slots__ if name != "_tree"]
+        return {name: _plain(getattr(self, name)) for name in names}
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> HostInfo:
@@ -187,34 +182,56 @@ class HostInfo:
         facts["dmi"] = Dmi(**facts["dmi"])
         for bus in ("usb", "pci"):
             facts[bus] = tuple(BusDevice(**device) for device in facts[bus])
-        for words in ("nodes", "os_id"):
-            facts[words] = tuple(facts[words])
-        return cls(given["root"], **facts)
+        facts["platform"] = tuple(
+            PlatformDevice(**{**device, "compatible": tuple(device["compatible"])})
+            for device in facts["platform"]
+        )
+        slowed = facts["thermal"]["throttled"]
+        facts["thermal"] = Thermal(
+            **{**facts["thermal"], "throttled": None if slowed is None else tuple(slowed)}
+        )
+        for words in ("nodes", "os_id", "groups"):
+            facts[words] = None if facts[words] is None else tuple(facts[words])
+        return cls(Tree(given["root"]), **facts)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "_asdict"):
+        return {name: _plain(part) for name, part in value._asdict().items()}
+    return [_plain(part) for part in value] if isinstance(value, tuple) else value
 
 
 def probe_host(root: str | os.PathLike[str] = "/") -> HostInfo:
     """Read the facts of the machine whose file tree is ``root``; never raises for what is in it."""
     tree = Tree(_absolute(os.fspath(root)))
     arch, cpu = read_cpu(tree)
-    name, words = _system(tree)
+    memory, available = read_memory(tree)
+    system = read_system(tree)
+    release = tree.value("/proc/sys/kernel/osrelease")
     return HostInfo(
-        tree.root,
+        tree,
         arch=arch,
         cpu=cpu,
-        memory_bytes=_memory(tree),
-        board=_board(tree),
-        dmi=Dmi(
-            tree.read("/sys/class/dmi/id/sys_vendor") or None,
-            tree.read("/sys/class/dmi/id/product_name") or None,
-        ),
-        usb=tuple(_usb(tree)),
-        pci=tuple(_pci(tree)),
-        nodes=tuple(_nodes(tree)),
-        os=name,
-        os_id=words,
-        kernel=platform.release() if tree.live else tree.read("/proc/sys/kernel/osrelease"),
+        memory_bytes=memory,
+        memory_available_bytes=available,
+        memory_limit_bytes=memory_limit(tree),
+        board=read_board(tree),
+        dmi=read_dmi(tree),
+        usb=tuple(find_usb(tree)),
+        pci=tuple(find_pci(tree)),
+        platform=tuple(find_platform(tree)),
+        nodes=tuple(find_nodes(tree)),
+        os=system.name,
+        os_version=system.version,
+        os_id=system.words,
+        kernel=release or (platform.release() if tree.live else None),
+        container=find_container(tree),
+        virtual=find_virtual(tree, cpu.features or ()),
+        thermal=read_thermal(tree),
         python=platform.python_version() if tree.live else None,
+        pointer_bits=struct.calcsize("P") * 8 if tree.live else None,
         page_size=os.sysconf("SC_PAGE_SIZE") if tree.live and hasattr(os, "sysconf") else None,
+        groups=read_groups(tree),
     )
 
 
@@ -223,84 +240,3 @@ def _absolute(root: str) -> str:
     if root == "/":
         return root
     return os.path.normpath(Path(root).absolute()).rstrip("/") or "/"
-
-
-def _memory(tree: Tree) -> int | None:
-    found = re.search(r"^MemTotal:\s*(\d{1,15}) kB", tree.read("/proc/meminfo") or "", re.MULTILINE)
-    if found:
-        return int(found[1]) * 1024
-    if not tree.live:
-        return None
-    try:
-        import psutil
-    except ImportError:
-        return None
-    return int(psutil.virtual_memory().total)
-
-
-def _board(tree: Tree) -> Board:
-    for folder in ("/proc/device-tree", "/sys/firmware/devicetree/base"):
-        model, compatible = tree.read(f"{folder}/model"), tree.read(f"{folder}/compatible")
-        if model or compatible:
-            return Board(model or None, tuple(word for word in (compatible or "").split("\0") if word))
-    lines = re.findall(
-        r"^(Model|Hardware)[ \t]*:[ \t]*(\S.*)$",
-        tree.read("/proc/cpuinfo", CPUINFO_LIMIT) or "",
-        re.MULTILINE,
-    )
-    named = dict(lines)
-    return Board(named.get("Model") or named.get("Hardware"), ())
-
-
-def _usb(tree: Tree) -> Iterator[BusDevice]:
-    for slot in tree.names("/sys/bus/usb/devices"):
-        path = f"/sys/bus/usb/devices/{slot}"
-        found = _id(tree.read(f"{path}/idVendor"), tree.read(f"{path}/idProduct"))
-        if found:
-            yield BusDevice(found, slot, tree.link_name(f"{path}/driver"), None, path)
-
-
-def _pci(tree: Tree) -> Iterator[BusDevice]:
-    for slot in tree.names("/sys/bus/pci/devices"):
-        path = f"/sys/bus/pci/devices/{slot}"
-        found = _id(tree.read(f"{path}/vendor"), tree.read(f"{path}/device"))
-        if found:
-            code = re.fullmatch(r"0x([0-9a-f]{6})", (tree.read(f"{path}/class") or "").lower())
-            yield BusDevice(found, slot, tree.link_name(f"{path}/driver"), code and code[1], path)
-
-
-def _id(vendor: str | None, product: str | None) -> str | None:
-    words = [(word or "").strip().lower().removeprefix("0x") for word in (vendor, product)]
-    return ":".join(words) if all(re.fullmatch(r"[0-9a-f]{4}", word) for word in words) else None
-
-
-def _nodes(tree: Tree) -> Iterator[str]:
-    for folder in _NODE_FOLDERS:
-        for name in tree.names(folder):
-            path = f"{folder}/{name}"
-            if path not in _NODE_FOLDERS and not _NOISE.match(name) and _is_node(tree, path):
-                yield path
-
-
-def _is_node(tree: Tree, path: str) -> bool:
-    real = tree.real(path)
-    if real is None:
-        return False
-    # A capture has plain files for nodes.
-    return stat.S_ISCHR(mode(real)) if tree.live else not stat.S_ISDIR(mode(real))
-
-
-def _system(tree: Tree) -> tuple[str | None, tuple[str, ...]]:
-    """Return the system's name and the words for it."""
-    text = tree.read("/etc/os-release") or tree.read("/usr/lib/os-release") or ""
-    fields = {
-        key: value.strip("\"'") for key, _, value in (line.partition("=") for line in text.splitlines())
-    }
-    words = [*fields.get("ID", "").split(), *fields.get("ID_LIKE", "").split()]
-    linux = (
-        sys.platform.startswith("linux")
-        if tree.live
-        else tree.real("/proc") is not None or tree.real("/sys") is not None
-    )
-    name = fields.get("PRETTY_NAME") or (f"{platform.system()} {platform.release()}" if tree.live else None)
-    return name, tuple(dict.fromkeys([*words, *(["linux"] if linux else [])]))
