@@ -5,6 +5,7 @@ python benchmarks/interleaved.py predict MODEL...    predict / hand-written set_
 python benchmarks/interleaved.py threads MODEL...    one thread / two threads
 python benchmarks/interleaved.py worker MODEL...     what a call through a worker costs more, in µs
 python benchmarks/interleaved.py concurrent MODEL... two one-thread sessions in two threads / one
+python benchmarks/interleaved.py auto MODEL...       the best single engine by hand / Runner.auto
 """
 
 import argparse
@@ -14,11 +15,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tflite_hal import CompiledSession, InterpreterSession, Runner, read_model
+from tflite_hal_openvino import OpenvinoDelegate, package
+
+from tflite_hal import CompiledSession, Configuration, InterpreterSession, Outcome, Runner, read_model
 from tflite_hal.delegate import Device
 from tflite_hal.kernels import BuiltinKernels
 from tflite_hal.remote import open_remotely
-from tflite_hal.runtime import load_runtime
+from tflite_hal.runtime import load_runtime, runtime_statuses
 from tflite_hal.trial import seeded_inputs
 
 ROUNDS = 31
@@ -29,6 +32,12 @@ ENGINES = {
     "CompiledSession": lambda model, runtime: CompiledSession(model, runtime, threads=1),
     "Interpreter": lambda model, runtime: InterpreterSession(model, runtime, threads=1),
 }
+if package.version() is not None:
+    ENGINES["OpenVINO"] = lambda model, runtime: OpenvinoDelegate().open(
+        model, Device("cpu", "cpu"), Configuration({"precision": "f32"}, threads=1), runtime
+    )
+#: What the geometric mean is of.
+RATIOS: list[float] = []
 
 
 def hand_written(interpreter, inputs) -> Callable[[], object]:
@@ -135,15 +144,48 @@ def concurrent(path: Path) -> str:
     return "two in two threads / one: " + ", ".join(told)
 
 
+def bare_openvino(path: Path, inputs) -> Callable[[], object]:
+    """OpenVINO as its documentation has it, with one thread and one set of shapes."""
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(path)
+    model.reshape({port: list(array.shape) for port, array in zip(model.inputs, inputs, strict=True)})
+    properties = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core.compile_model(model, "CPU", {**properties, "INFERENCE_NUM_THREADS": 1})
+    return lambda: [compiled(inputs)[port] for port in compiled.outputs]
+
+
+def auto(path: Path) -> str:
+    with Runner.auto(path, threads=1) as runner:
+        inputs = seeded_inputs(runner.inputs)
+        given = inputs[0] if len(inputs) == 1 else inputs
+        calls: dict[str, Callable[[], object]] = {}
+        for status in runtime_statuses():
+            if status.state == "usable" and status.name != "tensorflow":
+                raw = load_runtime(status.name).interpreter(str(path), threads=1)
+                raw.allocate_tensors()
+                calls[status.name] = hand_written(raw, inputs)
+        right = (Outcome.CHOSEN, Outcome.SLOWER)
+        if any(a.delegate == "openvino" and a.outcome in right for a in runner.selection.attempts):
+            calls["openvino"] = bare_openvino(path, inputs)
+        ours, *others = medians(lambda: runner.predict(given), *calls.values())
+        RATIOS.append(min(others) / ours)
+        each = ", ".join(f"{name} {took * 1e6:.0f}" for name, took in zip(calls, others, strict=True))
+        return f"best / ours {RATIOS[-1]:.2f} ({runner.delegate} {ours * 1e6:.0f} µs; {each})"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["runtime", "predict", "threads", "worker", "concurrent"])
+    parser.add_argument("what", choices=["runtime", "predict", "threads", "worker", "concurrent", "auto"])
     parser.add_argument("models", nargs="+", type=Path)
     arguments = parser.parse_args()
     for path in arguments.models:
         print(f"{path.name:40s} {globals()[arguments.what](path)}", flush=True)
+    if RATIOS:
+        print(f"geometric mean {statistics.geometric_mean(RATIOS):.2f}, least {min(RATIOS):.2f}")
 
 
 if __name__ == "__main__":
