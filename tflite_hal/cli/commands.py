@@ -7,6 +7,7 @@ import io
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -24,7 +25,13 @@ from tflite_hal.external import described_delegates
 from tflite_hal.host import probe_host
 from tflite_hal.kernels import BuiltinKernels
 from tflite_hal.manager import Manager
-from tflite_hal.profiles import explain, load_profiles, match_profile, unknown_delegates
+from tflite_hal.profiles import (
+    explain,
+    load_profiles,
+    match_profile,
+    profile_folders,
+    unknown_delegates,
+)
 from tflite_hal.runner import Runner
 from tflite_hal.runner.request import MOST_THREADS
 from tflite_hal.runtime import RuntimeStatus, runtime_status, runtime_statuses
@@ -212,7 +219,9 @@ def profiles(root: str, as_json: bool) -> None:
     known = {delegate.name for delegate in manager.delegates} | {BuiltinKernels.name}
     known |= {name for profile in found for name in profile.external}
     known |= {plugin.name for plugin in manager.plugins}  # one that is disabled is no mistake
-    remarks = [remark for profile in found for remark in unknown_delegates(profile, known)]
+    own = profile_folders()[0]  # the package's may name plugins that are not installed here
+    written = [profile for profile in found if Path(profile.path).parent != own]
+    remarks = [remark for profile in written for remark in unknown_delegates(profile, known)]
     match = match_profile(host, found)
     chosen = None if match is None else match.profile.name
     reasons = {name: (matched, reason) for name, matched, reason in explain(host, found)}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tflite_hal.profiles.checks import (
+    KIND,
     LIMITS,
     OPTIONS,
     PROVENANCE_OF,
@@ -20,8 +21,10 @@ from tflite_hal.profiles.checks import (
     Check,
     list_of,
     matching,
+    one_of,
     option_value,
     record,
+    schema_of,
     table_of,
     that,
 )
@@ -29,8 +32,6 @@ from tflite_hal.profiles.document import At, show
 
 __all__ = ["EXTERNAL"]
 
-#: Kinds of devices; as of :data:`tflite_hal.delegate.KINDS`, which is on a higher floor.
-_KINDS: Final = ("tpu", "npu", "dsp", "gpu", "cpu")
 _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "str": (str,),
     "int": (int,),
@@ -64,22 +65,25 @@ def _described(value: Any, at: At) -> dict[str, Any]:
     return fields
 
 
-_kind: Final = that(lambda value: value in _KINDS, " or ".join(_KINDS))
-_true: Final = that(lambda value: value is True, "true, or leave it out")
+_true: Final = that(lambda value: value is True, "true, or leave it out", const=True)
 _device_id: Final = matching(r"[a-z0-9]+(:[a-z0-9]+)?", 'an id such as "npu:0"')
 _node: Final = matching(r"/dev/[A-Za-z0-9_*?./-]+", "a node below /dev; * and ? stand for any characters")
 _file_name: Final = that(
     lambda value: isinstance(value, str) and value and ("/" not in value or Path(value).is_absolute()),
     "the name of a file, or an absolute path",
+    type="string",
+    minLength=1,
 )
 _folder: Final = that(
     lambda value: isinstance(value, str) and Path(value).is_absolute() and "$" not in value,
     "an absolute folder",
+    type="string",
+    minLength=1,
 )
 _anything: Final[Check] = lambda value, at: value  # noqa: E731 - checked by _option, which knows the type
 _OPTION: Final = record(
     {
-        "type": that(lambda value: value in _TYPES, " or ".join(_TYPES)),
+        "type": one_of(*_TYPES),
         "value": _anything,
         "choices": list_of(_anything),
         "required": _true,
@@ -90,7 +94,7 @@ _OPTION: Final = record(
 _DEVICE: Final = record(
     {
         "id": _device_id,
-        "kind": _kind,
+        "kind": KIND,
         "name": TEXT,
         "arch": list_of(TEXT),
         "compatible": list_of(TEXT),
@@ -105,11 +109,11 @@ _MODEL: Final = record({"custom": list_of(TEXT), "precision": list_of(TEXT), "re
 _FIELDS: Final = record(
     {
         "title": TEXT,
-        "kind": _kind,
+        "kind": KIND,
         "libraries": list_of(_file_name),
         "search": list_of(_folder),
         "companions": list_of(_file_name),
-        "options": table_of(TEXT, _option),
+        "options": table_of(TEXT, _option, schema_of(_OPTION)),
         "environment": VARIABLES,
         "runtimes": list_of(TEXT),
         "model": _MODEL,
@@ -127,4 +131,4 @@ _FIELDS: Final = record(
 _name: Final = matching(r"(?!builtin$)[a-z][a-z0-9_]*", "a name of a-z, 0-9 and _, and not builtin")
 
 #: The check of a profile's ``external``.
-EXTERNAL: Final[Check] = table_of(_name, lambda _, value, at: _described(value, at))
+EXTERNAL: Final[Check] = table_of(_name, lambda _, value, at: _described(value, at), schema_of(_FIELDS))

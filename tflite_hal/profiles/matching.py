@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from tflite_hal.profiles.schema import DeviceProfile, Match, ProfileMatch
+from tflite_hal.profiles.schema import Accelerator, DeviceProfile, Match, ProfileMatch
 
 if TYPE_CHECKING:
     from tflite_hal.host import HostInfo
 
-__all__ = ["explain", "match_profile", "unknown_delegates"]
+__all__ = ["accelerators", "explain", "match_profile", "unknown_delegates"]
 
 
 class _Verdict(NamedTuple):
@@ -45,6 +45,21 @@ def explain(host: HostInfo, profiles: Iterable[DeviceProfile]) -> list[tuple[str
     return rows
 
 
+def accelerators(host: HostInfo, profiles: Iterable[DeviceProfile]) -> list[Accelerator]:
+    """Return what a machine has, as far as profiles know: the profile in force, and those for no machine
+    (cards and sticks). An NPU of the chip is told from the board's name: whether it is switched on isn't."""
+    profiles = list(profiles)
+    match = match_profile(host, profiles)
+    asked = [] if match is None else [match.profile]
+    asked += [profile for profile in profiles if profile.match == Match()]
+    return [
+        one
+        for profile in asked
+        for one in profile.accelerators
+        if one.match == Match() or not _judge(one.match, host).misses
+    ]
+
+
 def unknown_delegates(profile: DeviceProfile, known: Collection[str]) -> list[str]:
     """Return, per name that no delegate has, where the profile uses it: a typing error has no effect.
 
@@ -57,6 +72,11 @@ def unknown_delegates(profile: DeviceProfile, known: Collection[str]) -> list[st
     places = {f"delegates[{index}]": name for index, name in enumerate(profile.delegates)}
     places |= {f"options.{name}": name for name in profile.options}
     places |= {f"environment.{name}": name for name in profile.environment}
+    places |= {
+        f"accelerators[{index}].delegates[{number}]": name
+        for index, accelerator in enumerate(profile.accelerators)
+        for number, name in enumerate(accelerator.delegates)
+    }
     remarks = []
     for place, name in places.items():
         if name not in known and name not in profile.external:
@@ -68,7 +88,7 @@ def unknown_delegates(profile: DeviceProfile, known: Collection[str]) -> list[st
 
 def _judge(match: Match, host: HostInfo) -> _Verdict:
     if match == Match():
-        return _Verdict(0, (), ("it is about delegates, and for no machine",))
+        return _Verdict(0, (), ("it is about delegates or add-ons, and for no machine",))
     verdicts = [
         _judge_key(key, (wanted,) if isinstance(wanted, str) else wanted, host)
         for key, wanted in match._asdict().items()
@@ -102,10 +122,13 @@ def _judge_key(key: str, wanted: tuple[str, ...], host: HostInfo) -> _Verdict:
     for index, value in enumerate(known):
         if value.startswith(wanted) if prefix else value in wanted:
             nearness = 100 * max(0, 9 - index) if key == "compatible" else 0
-            return _Verdict(1 if key in ("arch", "os") else 1000 + nearness, (f"{label} {value}",), ())
+            return _Verdict(_WEIGHTS.get(key, 1000) + nearness, (f"{label} {value}",), ())
     given = "has no" if key in ("usb", "pci") else f"is {', '.join(known)}, not"
     return _Verdict(0, (), (f"{label} {given} {' or '.join(wanted)}",))
 
+
+#: What counts less than the machine's own name: what is plugged in, and what many machines share.
+_WEIGHTS: Final = {"usb": 500, "pci": 500, "arch": 1, "os": 1}
 
 #: What a host knows for each key of ``match``; None where it does not know.
 _FACTS: Final[Mapping[str, Callable[[HostInfo], tuple[str, ...] | None]]] = {

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeAlias
 
-__all__ = ["PROVENANCE", "DeviceProfile", "Fact", "Match", "ProfileMatch", "Quirk"]
+__all__ = ["PROVENANCE", "Accelerator", "DeviceProfile", "Fact", "Match", "ProfileMatch", "Quirk"]
 
 #: How a fact came to be known: run by this project, said by the vendor, read in published code or data,
 #: or concluded from the other facts.
@@ -37,10 +37,24 @@ class Fact(NamedTuple):
     provenance: str  #: one of :data:`PROVENANCE`
     source: tuple[str, ...]
     applies: str | None = None  #: when it holds, where not always
+    affects: Mapping[str, str] = _NOTHING  #: versions by software: {"linux": "< 6.7", "mesa": ">= 26"}
 
 
 #: A quirk of the machine is a fact worth showing to its user.
 Quirk: TypeAlias = Fact
+
+
+class Accelerator(NamedTuple):
+    """What a machine has besides its CPU, and what reaches it."""
+
+    kind: str  #: one of :data:`tflite_hal.delegate.KINDS`
+    name: str
+    provenance: str  #: one of :data:`PROVENANCE`
+    source: tuple[str, ...]
+    delegates: tuple[str, ...] = ()  #: that reach it, best first; () where no TensorFlow Lite delegate does
+    instead: str = ""  #: what else reaches it, such as a vendor's own runtime; given where no delegate does
+    match: Match = Match()  #: where only some of the profile's machines have it
+    text: str = ""  #: on which condition, from which version
 
 
 class DeviceProfile(NamedTuple):
@@ -48,7 +62,7 @@ class DeviceProfile(NamedTuple):
 
     name: str
     title: str
-    match: Match = Match()  #: empty where it only has ``external`` or ``versions``, and is for no machine
+    match: Match = Match()  #: empty where it is about delegates or add-ons, and for no machine
     delegates: tuple[str, ...] = ()  #: in the order to try them
     threads: tuple[int, ...] = ()  #: thread counts to try, best first; () is no opinion
     options: Mapping[str, Mapping[str, str | int | float | bool]] = _NOTHING  #: by delegate
@@ -57,6 +71,7 @@ class DeviceProfile(NamedTuple):
     checks: Mapping[str, Mapping[str, Any]] = _NOTHING  #: ``tolerance``, ``accept``, by delegate
     external: Mapping[str, Mapping[str, Any]] = _NOTHING  #: delegates it describes; see :data:`EXTERNAL`
     versions: Mapping[str, tuple[Mapping[str, Any], ...]] = _NOTHING  #: known pairs, by delegate
+    accelerators: tuple[Accelerator, ...] = ()  #: what its machines have
     quirks: tuple[Quirk, ...] = ()
     sources: Mapping[str, tuple[Fact, ...]] = _NOTHING  #: the grounds, by key of the profile
     path: str = ""  #: the file it was read from
