@@ -66,6 +66,7 @@ def host(**facts):
 
 
 PI_5 = {"arch": "aarch64", "os_id": ("debian", "linux")}
+PC = {"arch": "x86_64", "os_id": ("linux",)}
 MACHINES = {
     "pi 5": (
         {**PI_5, "compatible": ("raspberrypi,5-model-b", "brcm,bcm2712"), "model": "Raspberry Pi 5 Model B"},
@@ -75,7 +76,19 @@ MACHINES = {
     "pi 500": ({**PI_5, "compatible": ("raspberrypi,500", "brcm,bcm2712")}, "raspberry-pi-5"),
     "pi 4": ({**PI_5, "model": "Raspberry Pi 4 Model B Rev 1.5"}, "raspberry-pi-4"),
     "arm64": ({**PI_5, "model": "Some Other Board"}, "generic-linux-arm64"),
-    "pc": ({"arch": "x86_64", "os_id": ("linux",), "features": ("avx2",)}, "generic-linux-x86-64"),
+    "arm64 with dot products": ({**PI_5, "features": ("asimddp", "fp")}, "generic-linux-arm64-dotprod"),
+    "arm64 with matrices": ({**PI_5, "features": ("asimddp", "i8mm")}, "generic-linux-arm64-i8mm"),
+    "armv7": ({"arch": "armv7l", "os_id": ("linux",), "features": ("neon",)}, "generic-linux-armv7"),
+    "risc-v": ({"arch": "riscv64", "os_id": ("linux",)}, "generic-linux-riscv64"),
+    "old pc": ({"arch": "x86_64", "os_id": ("linux",), "features": ("sse4_1",)}, "generic-linux-x86-64"),
+    "pc": ({**PC, "features": ("avx2",)}, "generic-linux-x86-64-avx2"),
+    "server": ({**PC, "features": ("avx2", "avx512_vnni")}, "generic-linux-x86-64-vnni"),
+    "laptop": ({**PC, "features": ("avx2", "avx_vnni")}, "generic-linux-x86-64-vnni"),
+    "pc with a coral": ({**PC, "features": ("avx2",), "pci": ("1ac1:089a",)}, "coral-pcie"),
+    "pi 4 with a coral": (
+        {**PI_5, "model": "Raspberry Pi 4 Model B Rev 1.5", "usb": ("18d1:9302",)},
+        "raspberry-pi-4",
+    ),
     "mac": ({"arch": "aarch64", "os_id": ("darwin",)}, None),
     "unknown": ({}, None),
 }
@@ -340,6 +353,7 @@ def test_what_a_profile_may_be_is_valid_by_the_json_schema(values, text):
         MINIMAL.replace("schema: 1", "schema: 2"),
         MINIMAL.replace("vendor", "rumour"),
         HEAD,
+        HEAD + "delegates: [cpu]",
         HEAD + npu("instead: x"),
     ],
 )

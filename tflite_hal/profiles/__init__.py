@@ -16,7 +16,7 @@ then the package's; within a folder the first by file name. A profile given by p
 """
 
 from tflite_hal.profiles.loading import load_profile, load_profiles, profile_folders
-from tflite_hal.profiles.matching import accelerators, explain, match_profile, unknown_delegates
+from tflite_hal.profiles.matching import accelerators, explain, match_profile, quirks, unknown_delegates
 from tflite_hal.profiles.schema import (
     PROVENANCE,
     Accelerator,
@@ -46,6 +46,7 @@ __all__ = [
     "match_profile",
     "parse_profile",
     "profile_folders",
+    "quirks",
     "unknown_delegates",
     "why_known_bad",
 ]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from tflite_hal.profiles.schema import Accelerator, DeviceProfile, Match, ProfileMatch
+from tflite_hal.profiles.schema import Accelerator, DeviceProfile, Match, ProfileMatch, Quirk
 
 if TYPE_CHECKING:
     from tflite_hal.host import HostInfo
 
-__all__ = ["accelerators", "explain", "match_profile", "unknown_delegates"]
+__all__ = ["accelerators", "explain", "match_profile", "quirks", "unknown_delegates"]
 
 
 class _Verdict(NamedTuple):
@@ -48,16 +48,24 @@ def explain(host: HostInfo, profiles: Iterable[DeviceProfile]) -> list[tuple[str
 def accelerators(host: HostInfo, profiles: Iterable[DeviceProfile]) -> list[Accelerator]:
     """Return what a machine has, as far as profiles know: the profile in force, and those for no machine
     (cards and sticks). An NPU of the chip is told from the board's name: whether it is switched on isn't."""
-    profiles = list(profiles)
-    match = match_profile(host, profiles)
-    asked = [] if match is None else [match.profile]
-    asked += [profile for profile in profiles if profile.match == Match()]
     return [
         one
-        for profile in asked
+        for profile in _about(host, profiles)
         for one in profile.accelerators
         if one.match == Match() or not _judge(one.match, host).misses
     ]
+
+
+def quirks(host: HostInfo, profiles: Iterable[DeviceProfile]) -> list[Quirk]:
+    """Return what goes wrong here, of the profile in force, or anywhere, of those for no machine."""
+    return [one for profile in _about(host, profiles) for one in profile.quirks]
+
+
+def _about(host: HostInfo, profiles: Iterable[DeviceProfile]) -> list[DeviceProfile]:
+    profiles = list(profiles)
+    match = match_profile(host, profiles)
+    anywhere = [profile for profile in profiles if profile.match == Match()]
+    return anywhere if match is None else [match.profile, *anywhere]
 
 
 def unknown_delegates(profile: DeviceProfile, known: Collection[str]) -> list[str]:
@@ -88,7 +96,7 @@ def unknown_delegates(profile: DeviceProfile, known: Collection[str]) -> list[st
 
 def _judge(match: Match, host: HostInfo) -> _Verdict:
     if match == Match():
-        return _Verdict(0, (), ("it is about delegates or add-ons, and for no machine",))
+        return _Verdict(0, (), ("it is about delegates, add-ons or runtimes, and for no machine",))
     verdicts = [
         _judge_key(key, (wanted,) if isinstance(wanted, str) else wanted, host)
         for key, wanted in match._asdict().items()

@@ -62,7 +62,7 @@ class DeviceProfile(NamedTuple):
 
     name: str
     title: str
-    match: Match = Match()  #: empty where it is about delegates or add-ons, and for no machine
+    match: Match = Match()  #: empty where it is about delegates, add-ons or runtimes, not a machine
     delegates: tuple[str, ...] = ()  #: in the order to try them
     threads: tuple[int, ...] = ()  #: thread counts to try, best first; () is no opinion
     options: Mapping[str, Mapping[str, str | int | float | bool]] = _NOTHING  #: by delegate

@@ -158,7 +158,7 @@ _ACCELERATORS: Final = list_of(
     )
 )
 #: Each says what a profile is for, instead of a match.
-_PURPOSES: Final = ("external", "versions", "accelerators")
+_PURPOSES: Final = ("external", "versions", "accelerators", "quirks")
 #: The keys of a profile, each with its check.
 FIELDS: Final[dict[str, Check]] = {
     "schema": that(lambda value: type(value) is int and value == 1, "1", const=1),

@@ -17,9 +17,11 @@ from tflite_hal.profiles.checks import (
     PROVENANCE_OF,
     TEXT,
     Check,
+    Described,
     list_of,
     matching,
     record,
+    schema_of,
     table_of,
     that,
 )
@@ -114,7 +116,7 @@ def _pair(value: Any, at: At) -> dict[str, Any]:
 
 _PAIR: Final = record(
     {
-        "works": that(lambda value: isinstance(value, bool), "true or false"),
+        "works": that(lambda value: isinstance(value, bool), "true or false", type="boolean"),
         "text": TEXT,
         "runtimes": list_of(TEXT),
         "runtime_from": matching(r"\d+(\.\d+)*", 'a version in quotes, such as "2.12"'),
@@ -129,5 +131,7 @@ _PAIR: Final = record(
     "source",
 )
 
+_PAIRS: Final = list_of(Described(_pair, schema_of(_PAIR)))
+
 #: The check of a profile's ``versions``.
-VERSIONS: Final[Check] = table_of(NAME, lambda _, value, at: list_of(_pair)(value, at))
+VERSIONS: Final[Check] = table_of(NAME, lambda _, value, at: _PAIRS(value, at), schema_of(_PAIRS))
