@@ -71,44 +71,6 @@ class TestExample(Conformance):
     delegate = AcmeDelegate
 
 
-def capture(name: str) -> HostInfo:
-    if not CAPTURES.is_dir():
-        pytest.skip("captured machines are not at shared/captures beside the checkout")
-    return probe_host(CAPTURES / name / "root")
-
-
-@pytest.mark.parametrize(
-    ("name", "stage", "evidence", "remedy"),
-    [
-        ("issue-coral-pcie-no-driver", "driver", "no driver is bound", "gasket-dkms"),
-        ("issue-coral-pcie-no-devnode", "node", "no /dev/apex_0", "kernel log"),
-        ("issue-coral-usb-bootloader", "library", "libedgetpu.so.1", "libedgetpu1-std"),
-        ("issue-coral-usb-runtime", "library", "libedgetpu.so.1", "libedgetpu1-std"),
-    ],
-)
-def test_the_edge_tpu_says_what_is_missing(name: str, stage: str, evidence: str, remedy: str) -> None:
-    (problem,) = EdgeTpuDelegate().probe(capture(name)).problems
-    assert problem.stage == stage
-    assert evidence in problem.evidence
-    assert remedy in problem.remedy
-    assert problem.device in {"usb:0", "pci:0"}
-
-
-def test_the_edge_tpu_on_a_tree_with_everything(tmp_path: Path) -> None:
-    stick = tmp_path / "sys/bus/usb/devices/1-1"
-    stick.mkdir(parents=True)
-    for name, text in (("idVendor", "18d1\n"), ("idProduct", "9302\n"), ("busnum", "1\n"), ("devnum", "7\n")):
-        (stick / name).write_text(text)
-    library = tmp_path / "usr/lib/libedgetpu.so.1"
-    library.parent.mkdir(parents=True)
-    library.write_bytes(b"")
-    probe = EdgeTpuDelegate().probe(probe_host(tmp_path))
-    assert probe.problems == ()
-    (device,) = probe.devices
-    assert (device.id, device.kind) == ("usb:0", "tpu")
-    assert device.properties["library"] == "/usr/lib/libedgetpu.so.1"
-
-
 def test_the_edge_tpu_takes_compiled_models_only(digits: Path) -> None:
     reason = EdgeTpuDelegate().supports(read_model(digits), Device("usb:0", "tpu"))
     assert "edgetpu_compiler" in reason

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     )
     from tflite_hal.external import ExternalDelegate
     from tflite_hal.hookspecs import hookimpl
-    from tflite_hal.host import HostInfo, probe_host
+    from tflite_hal.host import BusDevice, HostInfo, probe_host
     from tflite_hal.model import Model, ModelInfo, TensorSpec, read_model
     from tflite_hal.profiles import DeviceProfile
     from tflite_hal.runner import Event, Runner, TfliteHalWarning
@@ -77,7 +77,7 @@ _HOMES = {
     ),
     "external": ("ExternalDelegate",),
     "hookspecs": ("hookimpl",),
-    "host": ("HostInfo", "probe_host"),
+    "host": ("BusDevice", "HostInfo", "probe_host"),
     "model": ("Model", "ModelInfo", "TensorSpec", "read_model"),
     "profiles": ("DeviceProfile",),
     "runner": ("Event", "Runner", "TfliteHalWarning"),
@@ -90,6 +90,7 @@ _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names
 __all__ = [
     "Attempt",
     "BenchmarkResult",
+    "BusDevice",
     "Call",
     "Check",
     "ClosedError",

@@ -55,6 +55,7 @@ class Device(NamedTuple):
     #: to be set before it is, beside the delegate's; ``software``, true for an accelerator that is
     #: emulated on the CPU, which is used only where it is asked for by name.
     properties: Mapping[str, Any] = {}
+    state: str = ""  #: what passes, for people: "firmware not loaded yet"; no part of what it is
 
     def to_dict(self) -> dict[str, Any]:
         """Return it JSON-ready."""
@@ -136,6 +137,7 @@ class Delegate:
         api_version: the contract it was written for, a literal integer (:data:`API_VERSIONS`).
         description: one line.
         install_hint: how to get what it needs.
+        crash_hint: what to do where its library crashes, "" where nothing is known.
         options: what ``options=`` may hold.
         environment: variables that must be set before its library loads.
         runtimes: names of the runtimes it works with, or None for an engine of its own.
@@ -150,6 +152,7 @@ class Delegate:
     api_version: ClassVar[int] = 0
     description: ClassVar[str] = ""
     install_hint: ClassVar[str] = ""
+    crash_hint: ClassVar[str] = ""
     options: ClassVar[tuple[Option, ...]] = ()
     environment: ClassVar[Mapping[str, str]] = {}
     runtimes: ClassVar[tuple[str, ...] | None] = ("ai_edge_litert", "tflite_runtime", "tensorflow")
@@ -270,6 +273,7 @@ def _is_option(option: Option) -> bool:
 _MEMBERS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "description": lambda value: isinstance(value, str),
     "install_hint": lambda value: isinstance(value, str),
+    "crash_hint": lambda value: isinstance(value, str),
     "in_process": lambda value: (
         isinstance(value, bool) or (isinstance(value, (tuple, list)) and all(kind in KINDS for kind in value))
     ),

@@ -305,6 +305,7 @@ def describe(delegate: type[Delegate]) -> Mapping[str, Any]:
         "api_version": delegate.api_version,
         "description": delegate.description,
         "install_hint": delegate.install_hint,
+        "crash_hint": delegate.crash_hint,
         "options": [option._asdict() for option in delegate.options],
         "environment": dict(delegate.environment),
         "runtimes": None if delegate.runtimes is None else list(delegate.runtimes),

@@ -98,7 +98,8 @@ def print_delegates(
     rows = table("delegate", "device", "what")
     for name, found in probes.items():
         for device in found.devices:
-            rows.add_row(name, f"{escape(device.id)} ({escape(device.kind)})", escape(device.name))
+            what = " · ".join(filter(None, (device.name, device.state)))
+            rows.add_row(name, f"{escape(device.id)} ({escape(device.kind)})", escape(what))
         for one in found.problems:
             place = f"[yellow]{escape(one.device or '-')}[/]"
             rows.add_row(name, place, problem(one.evidence, one.remedy))

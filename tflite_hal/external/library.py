@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from tflite_hal.delegate import Configuration, Delegate, Device, Probe, Problem
 from tflite_hal.errors import DelegateError
@@ -18,6 +19,9 @@ from tflite_hal.session import InterpreterSession, Session
 from tflite_hal.trust import Distrust, distrust_library
 
 __all__ = ["ExternalDelegate"]
+
+#: Bytes of what a library wrote to stderr that go into a reason.
+_MOST_SAID: Final = 400
 
 
 class ExternalDelegate(Delegate):
@@ -52,7 +56,10 @@ class ExternalDelegate(Delegate):
         if refused is None and host.live:
             refused = why_unloadable(str(library))
         if refused is not None:
-            lacking = tuple(Problem("library", *refused, d.id, d.kind) for d in found.devices)
+            reason, remedy = refused
+            lacking = tuple(
+                Problem("library", f"{_described(d)}{reason}", remedy, d.id, d.kind) for d in found.devices
+            )
             return Probe((), (*found.problems, *lacking))
         properties = {"library": library, **({"companions": companions} if companions else {})}
         devices = tuple(d._replace(properties={**properties, **d.properties}) for d in found.devices)
@@ -98,7 +105,12 @@ class ExternalDelegate(Delegate):
         for companion in device.properties.get("companions", ()):
             self._preload(str(companion))
         loaded = self._load(library, self.library_options(device, configuration), runtime)
-        session = InterpreterSession(model, runtime, delegates=[loaded], threads=configuration.threads)
+        try:
+            session = InterpreterSession(model, runtime, delegates=[loaded], threads=configuration.threads)
+        except DelegateError as error:
+            told = DelegateError(error.reason, remedy=error.remedy or self.refusal_remedy(error.reason))
+            told.stage = error.stage
+            raise told from error
         if session.coverage is not None and session.coverage.taken == 0:
             session.close()
             raise DelegateError(
@@ -132,6 +144,7 @@ class ExternalDelegate(Delegate):
         if unfit is not None:
             raise DelegateError(unfit.reason, remedy=unfit.remedy)
         given = {name: value for name, value in options.items() if value is not None}
+        before = _stderr_size()
         try:
             return runtime.load_delegate(library, given)
         except OSError as error:
@@ -144,6 +157,7 @@ class ExternalDelegate(Delegate):
             text = " ".join(str(error).split())
             said = (
                 text.partition(library)[2].strip()
+                or _stderr_since(before)
                 or "it gave no message (device absent, busy or not permitted)"
             )
             raise DelegateError(
@@ -151,8 +165,34 @@ class ExternalDelegate(Delegate):
             ) from error
 
     def refusal_remedy(self, message: str) -> str:
-        """Return what to do where the library refused with this message."""
+        """Return what to do where the library refused its options, or the model, with this message."""
         return ""
+
+
+def _described(device: Device) -> str:
+    state = f" ({device.state})" if device.state else ""
+    return f"{device.name}{state}: " if device.name or state else ""
+
+
+def _stderr_size() -> int | None:
+    """Return the size of the file that stderr is in a worker; None where it is none."""
+    try:
+        found = os.fstat(2)
+    except OSError:
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+def _stderr_since(before: int | None) -> str:
+    """Return the end of what was written since then, in one line: some libraries tell nothing else."""
+    size = _stderr_size()
+    if before is None or size is None or size <= before or not hasattr(os, "pread"):
+        return ""
+    try:
+        text = os.pread(2, _MOST_SAID, max(before, size - _MOST_SAID)).decode(errors="replace")
+    except OSError:  # the application's own, opened for writing only
+        return ""
+    return " | ".join(line.strip() for line in text.split("\n") if line.strip())
 
 
 def _identity(library: str) -> str:

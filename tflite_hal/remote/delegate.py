@@ -28,7 +28,7 @@ _Result = TypeVar("_Result")
 
 #: What the fields of an answer must be, as JSON has them.
 _FIELDS: Final[Mapping[type, Mapping[str, tuple[type, ...]]]] = {
-    Device: {"id": (str,), "kind": (str,), "name": (str,), "properties": (dict,)},
+    Device: {"id": (str,), "kind": (str,), "name": (str,), "properties": (dict,), "state": (str,)},
     Problem: dict.fromkeys(Problem._fields, (str,)),
     Configuration: {
         "options": (dict,),

@@ -112,7 +112,7 @@ class Memory:
             parts = {
                 **self._common,
                 "delegate": [reference(delegate), self._plugins.get(delegate.name, "")],
-                "device": device.to_dict(),
+                "device": device._replace(state="").to_dict(),
                 "fingerprint": guarded(
                     delegate.name, "fingerprint", lambda: str(delegate.fingerprint(device))
                 ),

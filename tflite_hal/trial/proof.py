@@ -234,8 +234,10 @@ def _answers(opened: Opened, model: Model, inputs: Inputs, least: int | None) ->
 
 def failed(candidate: Candidate, error: TfliteHalError) -> Attempt:
     """Return the attempt of a candidate that ended in this error."""
-    details = {"stage": error.stage or "open", "reason": error.reason, "remedy": error.remedy}
-    return Attempt.of(candidate, outcome_of(error), **details)
+    outcome = outcome_of(error)
+    hint = candidate.delegate.crash_hint if outcome is Outcome.CRASHED else ""
+    details = {"stage": error.stage or "open", "reason": error.reason, "remedy": error.remedy or hint}
+    return Attempt.of(candidate, outcome, **details)
 
 
 def outcome_of(error: TfliteHalError) -> Outcome:
