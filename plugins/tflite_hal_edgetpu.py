@@ -70,7 +70,7 @@ _INTERRUPTS = (
 )
 _REBUILD = (
     "each libedgetpu works with the TensorFlow Lite it was built for (16.0 of 2021: up to 2.11; "
-    "16.0tf2.16.1: 2.16.1): install the build for this runtime, or name the one it was built for with runtime="
+    "16.0tf2.16.1: 2.16.1): install the build for this runtime, or name that runtime with runtime="
 )
 #: Words of the library, and what to do; the first that is found counts.
 _REMEDIES = (
@@ -96,6 +96,7 @@ class EdgeTpuDelegate(ExternalDelegate):
     libraries = ("libedgetpu.so.1", "libedgetpu.so")
     library_remedy = _PACKAGES
     kind = "tpu"
+    variants = ("_edgetpu",)  # what edgetpu_compiler writes
     options: ClassVar[tuple[Option, ...]] = (
         Option("Performance", "str", None, "clock of a USB device", choices=("Low", "Medium", "High", "Max")),
         Option("Usb.AlwaysDfu", "bool", None, "load the firmware at every open"),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
+from edgetpu_standin import Bus, build_library
 
 from tflite_hal.host import probe_host
 from tflite_hal.runtime import runtime_status, runtime_statuses
@@ -110,3 +112,37 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, install_into):
     folder.mkdir()
     monkeypatch.syspath_prepend(str(folder))
     return partial(install_into, folder)
+
+
+EDGE_TPU = """
+from pathlib import Path
+
+from tflite_hal import Device, hookimpl, probe_host
+from tflite_hal_edgetpu import EdgeTpuDelegate
+
+TREE = Path({tree!r})
+
+class StandIn(EdgeTpuDelegate):
+    def probe(self, host):
+        found = super().probe(probe_host(TREE))
+        library = {{"library": str(TREE / "usr/lib/libedgetpu.so.1")}}
+        devices = [one._replace(properties={{**one.properties, **library}}) for one in found.devices]
+        return found._replace(devices=tuple(devices))
+
+@hookimpl
+def tflite_hal_register_delegates():
+    return [StandIn]
+"""
+
+
+@pytest.fixture
+def edge_tpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, install) -> Bus:
+    """A USB without sticks, and the Edge TPU's plugin looking at it instead of this machine."""
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler here")
+    tree = tmp_path / "machine"
+    bus = Bus(tree)
+    build_library(tree)
+    install("standin", EDGE_TPU.format(tree=str(tree)))
+    monkeypatch.setenv("TFLITE_HAL_DISABLED_PLUGINS", "edgetpu")
+    return bus

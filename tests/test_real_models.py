@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tflite_hal import DelegateError, Runner
+from tflite_hal import DelegateError, Runner, TfliteHalWarning
 from tflite_hal.runtime import load_runtime
 from tflite_hal.trial import seeded_inputs
 
@@ -75,7 +75,17 @@ def test_bit_equal_to_the_raw_interpreter(models: Path, runtime_name: str, name:
 @pytest.mark.parametrize("name", FOR_THE_EDGE_TPU)
 def test_a_model_for_the_edge_tpu_names_it(models: Path, runtime_name: str, name: str) -> None:
     with pytest.raises(DelegateError, match=r"custom operator 'edgetpu-custom-op'.*an Edge TPU"):
-        Runner.auto(models / name, runtime=runtime_name)
+        Runner.auto(models / name, runtime=runtime_name, variants=False)
+
+
+@pytest.mark.parametrize("name", FOR_THE_EDGE_TPU)
+def test_a_model_for_the_edge_tpu_runs_as_its_plain_form(models: Path, runtime_name: str, name: str) -> None:
+    plain = name.replace("_edgetpu", "")
+    with pytest.warns(TfliteHalWarning, match=f"runs {plain}, which is beside {name}"):
+        runner = Runner.auto(models / name, runtime=runtime_name)
+    with runner, Runner.auto(models / plain, runtime=runtime_name) as other:
+        inputs = seeded_inputs(runner.inputs)
+        np.testing.assert_array_equal(runner.predict(inputs), other.predict(inputs))
 
 
 def test_an_unknown_custom_operator_is_named(models: Path, runtime_name: str) -> None:

@@ -75,7 +75,7 @@ def choose(digits: Path):
 
         host = probe_host()
         probes = {delegate.name: delegate.probe(host) for delegate in delegates}
-        found, refused, _ = candidates(
+        found, refused, *_ = candidates(
             read_model(digits), delegates, probes, of, load_runtime(), wish or Wish()
         )
         return [candidate.delegate.name for candidate in found], {a.delegate: a for a in refused}, found
@@ -168,7 +168,7 @@ def test_a_mistake_in_a_profiles_options_costs_that_option_only(digits: Path) ->
     own = make("own", "npu", own=True)
     of = profile(options="{own: {colour: 1, speed: 2}}")
     probes = {"own": own.probe(None)}
-    found, refused, notes = candidates(read_model(digits), [own], probes, of, load_runtime(), Wish())
+    found, refused, notes, _ = candidates(read_model(digits), [own], probes, of, load_runtime(), Wish())
     assert [candidate.configuration.options for candidate in found] == [{"speed": 2}]
     assert refused == []
     assert "no option 'colour'" in notes[0]

@@ -141,6 +141,8 @@ class Delegate:
         options: what ``options=`` may hold.
         environment: variables that must be set before its library loads.
         runtimes: names of the runtimes it works with, or None for an engine of its own.
+        variants: suffixes of files made for it, the preferred one first: with ``("_npu",)`` it opens
+            ``m_npu.tflite`` where it is beside ``m.tflite``.
         in_process: whether sessions may live in the application: True only for what ships with a runtime,
             the kinds of devices on which the engine is proven as safe (``("cpu",)``; configurations with
             more than one thread stay in a worker), else False.
@@ -156,6 +158,7 @@ class Delegate:
     options: ClassVar[tuple[Option, ...]] = ()
     environment: ClassVar[Mapping[str, str]] = {}
     runtimes: ClassVar[tuple[str, ...] | None] = ("ai_edge_litert", "tflite_runtime", "tensorflow")
+    variants: ClassVar[tuple[str, ...]] = ()
     in_process: ClassVar[bool | tuple[str, ...]] = False
     reference: ClassVar[str] = ""
 
@@ -269,6 +272,10 @@ def _is_option(option: Option) -> bool:
     )
 
 
+def _is_path(suffix: str) -> bool:
+    return not suffix or any(letter in suffix for letter in "/\\\0")
+
+
 #: What the other attributes of a delegate must be.
 _MEMBERS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "description": lambda value: isinstance(value, str),
@@ -285,6 +292,9 @@ _MEMBERS: Final[Mapping[str, Callable[[Any], bool]]] = {
         and _all(value, str)
         and _all(value.values(), str)
         and not any(map(changes_loading, value))
+    ),
+    "variants": lambda value: (
+        isinstance(value, (tuple, list)) and _all(value, str) and not any(map(_is_path, value))
     ),
     "runtimes": lambda value: value is None or (isinstance(value, (tuple, list)) and _all(value, str)),
 }

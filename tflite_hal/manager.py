@@ -309,5 +309,6 @@ def describe(delegate: type[Delegate]) -> Mapping[str, Any]:
         "options": [option._asdict() for option in delegate.options],
         "environment": dict(delegate.environment),
         "runtimes": None if delegate.runtimes is None else list(delegate.runtimes),
+        "variants": list(delegate.variants),
         "in_process": own if isinstance(own := delegate.in_process, bool) else list(own),
     }

@@ -91,7 +91,7 @@ def _print_head(console: Console, selection: Selection, remark: str = "") -> Non
 def _wide(attempts: Sequence[Attempt]) -> Table:
     rows = show.table("#", "delegate", "device", "configuration", "outcome", "stage", *_FIGURES)
     for one in attempts:
-        place = [one.delegate, one.device or "-", one.configuration or "-"]
+        place = [one.delegate, one.device or "-", _settings(one) or "-"]
         stage = one.stage or "-"
         rows.add_row(_rank(one), *map(escape, place), _coloured(one.outcome), escape(stage), *_figures(one))
     return _aligned(rows)
@@ -137,7 +137,11 @@ def _rank(one: Attempt) -> str:
 
 def _place(one: Attempt) -> str:
     place = f"{one.delegate} on {one.device}" if one.device else one.delegate
-    return f"{place}, {one.configuration}" if one.configuration else place
+    return f"{place}, {_settings(one)}" if _settings(one) else place
+
+
+def _settings(one: Attempt) -> str:
+    return ", ".join(filter(None, (one.configuration, one.variant)))
 
 
 def _print_reasons(console: Console, attempts: Sequence[Attempt]) -> None:

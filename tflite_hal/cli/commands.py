@@ -37,7 +37,7 @@ from tflite_hal.runner.request import MOST_THREADS
 from tflite_hal.runtime import RuntimeStatus, runtime_status, runtime_statuses
 from tflite_hal.worker import start_worker
 
-__all__ = ["library_options", "main", "warn_of_threads"]
+__all__ = ["library_options", "main", "variants_option", "warn_of_threads"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -75,6 +75,14 @@ library_options = (
         "--option", "options", multiple=True, help="NAME=VALUE for the delegate or its file; repeatable."
     ),
 )
+variants_option = click.option(
+    "--no-variants",
+    "variants",
+    is_flag=True,
+    flag_value=False,
+    default=True,
+    help="Run MODEL itself only, not what lies beside it for a device (m_edgetpu.tflite).",
+)
 
 
 def _choice_options(command: _Command) -> _Command:
@@ -86,13 +94,14 @@ def _choice_options(command: _Command) -> _Command:
         click.option("--runtime", help="ai_edge_litert, tflite_runtime or tensorflow."),
         click.option("--threads", type=click.IntRange(1, MOST_THREADS), help="CPU threads."),
         click.option("--profile", help="Name or file of a device profile."),
+        variants_option,
     )
     return functools.reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
 
 def _runner(model: str, choice: Mapping[str, Any]) -> Runner:
     """Open by explicit choice where a delegate or device is named, else automatically."""
-    common = {key: choice[key] for key in ("runtime", "threads", "profile")}
+    common = {key: choice[key] for key in ("runtime", "threads", "profile", "variants")}
     common["options"] = read_options(choice["options"]) or None
     named = {key: choice[key] for key in ("device", "delegate", "delegate_library")}
     warn_of_threads(choice["threads"])

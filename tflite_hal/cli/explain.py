@@ -11,7 +11,7 @@ import click
 
 from tflite_hal.accuracy import Check
 from tflite_hal.cli import attempts, show
-from tflite_hal.cli.commands import library_options, warn_of_threads
+from tflite_hal.cli.commands import library_options, variants_option, warn_of_threads
 from tflite_hal.cli.inputs import read_options, read_samples
 from tflite_hal.errors import NoDelegateError
 from tflite_hal.model import read_model
@@ -50,6 +50,7 @@ _check_options = _options(
         help="The worst grade that is used.",
     ),
     click.option("--runtime", help="ai_edge_litert, tflite_runtime or tensorflow."),
+    variants_option,
 )
 _delegates_option = click.option(
     "--delegate", "delegates", multiple=True, help="Name of a delegate that takes part; repeatable."
@@ -132,6 +133,7 @@ def verify(
     tolerance: float | None,
     accept: str,
     runtime: str | None,
+    variants: bool,
     as_json: bool,
 ) -> None:
     """Compare what can run MODEL here with the runtime's built-in kernels, without timing.
@@ -140,7 +142,9 @@ def verify(
     without --accept degraded), 3 where nothing could be compared.
     """
     check = _check(model, samples, tolerance, accept)
-    selection = verified(model, delegates=delegates or None, device=device, runtime=runtime, check=check)
+    selection = verified(
+        model, delegates=delegates or None, device=device, runtime=runtime, check=check, variants=variants
+    )
     tried = [one for one in selection.attempts if one.outcome is not Outcome.EXCLUDED]
     compared = [one for one in tried if one.comparison is not None]
     right = all(one.outcome is Outcome.RIGHT for one in compared) if compared else None

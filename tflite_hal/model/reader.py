@@ -15,7 +15,11 @@ from tflite_hal.model.flatfile import DAMAGE, Flatfile, NoSuchNumber, names, wit
 from tflite_hal.model.info import ModelInfo, Operator, Quantization, Signature, TensorSpec
 from tflite_hal.model.source import Model, read_file
 
-__all__ = ["read_model"]
+__all__ = ["KnownHash", "read_model"]
+
+#: Given a path and a function that hashes it, returns the file's SHA-256; it may know that of a file that
+#: has not changed.
+KnownHash = Callable[[str, Callable[[], str]], str]
 
 #: First bytes of files that are given by mistake, and what they are.
 _MISTAKES: Final = (
@@ -53,14 +57,13 @@ _VARIABLE_OPERATORS: Final = {"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE"}
 def read_model(
     source: str | os.PathLike[str] | bytes | Model,
     *,
-    known_hash: Callable[[str, Callable[[], str]], str] | None = None,
+    known_hash: KnownHash | None = None,
 ) -> Model:
     """Read and check a model.
 
     Args:
         source: path or bytes of a ``.tflite`` file; a :class:`Model` is returned as it is.
-        known_hash: given a path and a function that hashes it, returns the file's SHA-256; it may know
-            that of a file that has not changed.
+        known_hash: see :data:`KnownHash`.
 
     Raises:
         ModelError: the file is missing, truncated, or no model; names it and the defect.

@@ -157,7 +157,7 @@ def _text(answer: Any) -> str:
 def remote_delegate(description: Mapping[str, Any], worker: Callable[[], Worker]) -> RemoteDelegate:
     """Make the core's view of a delegate from what :func:`tflite_hal.manager.describe` said of it."""
     attributes = {**description, "options": tuple(Option(**option) for option in description["options"])}
-    for name in ("runtimes", "in_process"):
+    for name in ("runtimes", "in_process", "variants"):
         if isinstance(attributes[name], list):
             attributes[name] = tuple(attributes[name])
     proxy: type[RemoteDelegate] = type(f"Remote_{attributes['name']}", (RemoteDelegate,), attributes)

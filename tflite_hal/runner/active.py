@@ -59,7 +59,7 @@ class Active:
         try:
             for kind, message in choice.notes:
                 events.record(kind, message)
-            self._recheck = Recheck.of(model, runtime, request, self.selection, self._terms)
+            self._recheck = Recheck.of(model, runtime, request, choice)
             self._after_opening()
         except BaseException:  # warnings may be errors
             self.close()
@@ -73,10 +73,22 @@ class Active:
             if self._request.explicit:
                 raise DelegateError(reason, remedy="isolate=True runs it in a child process")
             self._events.record("setting", reason)
+        self._tell_variant()
         if self._request.recheck and self._recheck is None:
             self._events.record(
                 "setting", "recheck= has no effect: the built-in kernels can't run this model"
             )
+
+    def _tell_variant(self) -> None:
+        """Say what runs instead of the model that was named: for its own engine that is what was meant."""
+        variant = self.opened.candidate.variant
+        if variant is None:
+            return
+        message = f"{self._name()} runs {variant.model.name}, which is beside {self._model.name}"
+        replaced = variant is self._terms.plain
+        if replaced:
+            message += f": that needs {', '.join(self._model.info.custom)}"
+        self._events.record("variant", message, warn=replaced)
 
     def _in_worker(self) -> bool:
         return not self.opened.warning and self._terms.stays_in_worker(self.opened.candidate)
@@ -146,7 +158,7 @@ class Active:
         if call is None:
             if len(self._calls) >= MOST_CALLS:
                 del self._calls[next(iter(self._calls))]  # the oldest: each holds memory for its tensors
-            call = self._calls[key] = self.opened.session.prepare(signature, key[1:])
+            call = self._calls[key] = self.opened.prepare(signature, key[1:])
         return call
 
     def _fail_over(self, error: TfliteHalError, failed: list[tuple[Candidate, TfliteHalError]]) -> None:

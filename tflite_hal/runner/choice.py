@@ -120,7 +120,9 @@ def find_for(model: Model, runtime: Runtime, request: Request) -> Found:
             ("fallback", f"{NAMED}: {DelegateError(p[1], remedy=p[2])}") for p in probes[NAMED].problems
         ]
     barred = partial(_known_bad, known_pairs(profiles), host, runtime)
-    found = candidates(model, delegates, probes, profile, runtime, wish, barred)
+    known_hash = request.terms.verdicts.model_sha256
+    found = candidates(model, delegates, probes, profile, runtime, wish, barred, known_hash)
+    notes += [("variant", f"left aside: {problem}") for problem in found.forms.problems]
     return Found(selection, found, notes, _identity(host, manager))
 
 
@@ -140,10 +142,10 @@ def choose_for(model: Model, runtime: Runtime, request: Request) -> Choice:
         NoDelegateError: nothing that is allowed answers; has the selection.
         ModelError: nothing can run this file.
     """
-    selection, (found, refused, left_out), notes, identity = find_for(model, runtime, request)
+    selection, (found, refused, left_out, forms), notes, identity = find_for(model, runtime, request)
     if request.explicit and request.wish.threads is not None and left_out and found:
         raise DelegateError("; ".join(left_out), remedy="leave it out")
-    terms = request.terms._replace(context=identity)
+    terms = request.terms._replace(context=identity, plain=forms.plain)
     opened, alternatives, failures = choose(found, model, selection, terms)
     untried = _not_needed(found, selection, request)
     selection.attempts += refused

@@ -19,6 +19,7 @@ __all__ = ["measured"]
 def measured(model: Model, runtime: Runtime, opened: Opened, timing: Timing) -> BenchmarkResult:
     """Return a timing with what was timed and where."""
     candidate, host = opened.candidate, probe_host()
+    model = candidate.opens(model)  # the file that was timed
     return BenchmarkResult(
         model=model.name,
         model_sha256=model.info.sha256,

@@ -9,11 +9,11 @@ import numpy as np
 from tflite_hal.accuracy import Grade, compare, model_kind
 from tflite_hal.errors import InputError
 from tflite_hal.model import Model
+from tflite_hal.runner.choice import Choice
 from tflite_hal.runner.request import Request
 from tflite_hal.runtime import Runtime
-from tflite_hal.selection import Selection
-from tflite_hal.session import Session
-from tflite_hal.trial import Terms, builtin_candidate, open_candidate
+from tflite_hal.selection import Candidate
+from tflite_hal.trial import Opened, Terms, builtin_candidate, open_candidate
 
 __all__ = ["Recheck"]
 
@@ -24,19 +24,17 @@ class Recheck:
     """Counts answers; each that is due is compared together with the one before it, since an engine that
     repeats itself is found only by two."""
 
-    def __init__(self, model: Model, runtime: Runtime, every: int, terms: Terms) -> None:
+    def __init__(self, model: Model, measure: Candidate, every: int, terms: Terms) -> None:
         self._model = model
-        self._runtime = runtime
+        self._measure = measure
         self._every = every
         self._terms = terms
         self._count = 0
         self._before: list[tuple[str | None, Arrays, Arrays]] = []
-        self._session: Session | None = None
+        self._opened: Opened | None = None
 
     @classmethod
-    def of(
-        cls, model: Model, runtime: Runtime, request: Request, selection: Selection, terms: Terms
-    ) -> Recheck | None:
+    def of(cls, model: Model, runtime: Runtime, request: Request, choice: Choice) -> Recheck | None:
         """Return what was asked for; None for nothing, and where the built-in kernels have not answered.
 
         Raises:
@@ -46,10 +44,11 @@ class Recheck:
             return None
         if model.info.stateful:
             raise InputError(f"{model.name} is stateful: its answers can't be compared one by one")
-        winner = selection.winner
+        winner = choice.selection.winner
         if winner is None or (winner.comparison is None and winner.delegate != "builtin"):
             return None
-        return cls(model, runtime, request.recheck, terms)
+        measure = builtin_candidate(runtime, choice.terms.plain)
+        return cls(model, measure, request.recheck, choice.terms)
 
     def checked(self, signature: str | None, arrays: Arrays, results: Arrays) -> tuple[Arrays, str]:
         """Return the right answer, and why the given one is wrong or ""."""
@@ -72,16 +71,17 @@ class Recheck:
         pairs = [pair for pair in pairs if pair[0] == signature]
         references = [self._answer(signature, arrays) for _, arrays, _ in pairs]
         answers = [results for _, _, results in pairs]
-        found = compare(references, answers, outputs, model_kind(self._model.info), self._terms.check)
+        found = compare(
+            references, answers, outputs, model_kind(self._measure.opens(self._model).info), self._terms.check
+        )
         return (references[-1], found.reason) if found.grade is Grade.WRONG else (answers[-1], "")
 
     def _answer(self, signature: str | None, arrays: Arrays) -> Arrays:
-        if self._session is None:
-            kernels = builtin_candidate(self._runtime)
-            self._session = open_candidate(kernels, self._model, self._terms).session
-        return self._session.prepare(signature, [array.shape for array in arrays]).run(arrays)
+        if self._opened is None:
+            self._opened = open_candidate(self._measure, self._model, self._terms)
+        return self._opened.prepare(signature, [array.shape for array in arrays]).run(arrays)
 
     def close(self) -> None:
         """Free the built-in kernels' session."""
-        if self._session is not None:
-            self._session.close()
+        if self._opened is not None:
+            self._opened.session.close()

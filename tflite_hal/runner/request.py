@@ -15,7 +15,13 @@ from tflite_hal.tensors import arrange, convert
 from tflite_hal.trial import Terms
 from tflite_hal.verdicts import Verdicts
 
-__all__ = ["MOST_THREADS", "Request", "automatic_request", "checked_count", "explicit_request", "terms_of"]
+__all__ = [
+    "MOST_THREADS",
+    "Request",
+    "automatic_request",
+    "explicit_request",
+    "terms_of",
+]
 
 
 #: More CPU threads than that are a mistake; of a hundred thousand the runtimes die.
@@ -38,6 +44,21 @@ class Request(NamedTuple):
     def falls_back(self) -> bool:
         """Whether another candidate may answer."""
         return self.fallback and not self.explicit
+
+    def completed(
+        self, profile: str | os.PathLike[str] | None, runtime: str | None, recheck: int, variants: bool
+    ) -> Request:
+        """Return it with what both ways of asking take.
+
+        Raises:
+            InputError, ProfileError: a value is none of those allowed.
+        """
+        return self._replace(
+            wish=self.wish._replace(variants=_checked_switch(variants, "variants")),
+            profile=_checked_profile(profile),
+            runtime=runtime,
+            recheck=_checked_count(recheck),
+        )
 
 
 def explicit_request(
@@ -124,7 +145,7 @@ def _checked_threads(threads: int | None) -> int | None:
     return threads
 
 
-def checked_count(number: int) -> int:
+def _checked_count(number: int) -> int:
     """Return every how many answers are to be compared.
 
     Raises:
@@ -135,7 +156,18 @@ def checked_count(number: int) -> int:
     return number
 
 
-def checked_profile(given: str | os.PathLike[str] | None) -> str | None:
+def _checked_switch(given: bool, name: str) -> bool:
+    """Return a value that is True or False.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if not isinstance(given, bool):
+        raise InputError(f"{name}={given!r} is not True or False")
+    return given
+
+
+def _checked_profile(given: str | os.PathLike[str] | None) -> str | None:
     """Return the name or path of a device profile.
 
     Raises:

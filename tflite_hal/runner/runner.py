@@ -18,9 +18,7 @@ from tflite_hal.runner.measured import measured
 from tflite_hal.runner.request import (
     Request,
     automatic_request,
-    checked_count,
     checked_listener,
-    checked_profile,
     explicit_request,
     terms_of,
 )
@@ -53,6 +51,7 @@ class Runner:
         threads: int | None = None,
         runtime: str | None = None,
         check: Check | None = None,
+        variants: bool = True,
         isolate: str | bool = "auto",
         recheck: int = 0,
         open_timeout: float | None = None,
@@ -73,6 +72,8 @@ class Runner:
             threads: CPU threads instead of the delegate's choice.
             runtime: ``ai_edge_litert``, ``tflite_runtime`` or ``tensorflow``.
             check: how right the answers must be; see :class:`tflite_hal.Check`.
+            variants: whether a file beside the model may run instead, where a delegate has its own
+                (``m_npu.tflite`` for ``m.tflite``) or the runtime can't run the one given.
             isolate: ``"auto"``: foreign libraries live in child processes; True: all sessions; False: none,
                 and a library that crashes takes the application with it.
             recheck: every so many answers are compared with the built-in kernels'; 0 is none.
@@ -86,13 +87,11 @@ class Runner:
                 remedy.
             RuntimeUnavailableError: no runtime, or not the one asked for.
         """
+        request = explicit_request(device, delegate, delegate_library, options, threads)
         self._start(
             model,
-            explicit_request(device, delegate, delegate_library, options, threads),
+            request.completed(profile, runtime, recheck, variants),
             on_event,
-            profile=profile,
-            runtime=runtime,
-            recheck=recheck,
             check=check,
             prefer="order",
             isolate=isolate,
@@ -114,6 +113,7 @@ class Runner:
         threads: int | None = None,
         runtime: str | None = None,
         check: Check | None = None,
+        variants: bool = True,
         prefer: str = "latency",
         isolate: str | bool = "auto",
         min_coverage: float = 0.0,
@@ -146,13 +146,11 @@ class Runner:
             NoDelegateError: nothing that is allowed answers; has the selection.
         """
         runner = cls.__new__(cls)
+        request = automatic_request(delegates, exclude, device, delegate_library, options, threads, fallback)
         runner._start(
             model,
-            automatic_request(delegates, exclude, device, delegate_library, options, threads, fallback),
+            request.completed(profile, runtime, recheck, variants),
             on_event,
-            profile=profile,
-            runtime=runtime,
-            recheck=recheck,
             check=check,
             prefer=prefer,
             min_coverage=min_coverage,
@@ -167,15 +165,8 @@ class Runner:
         model: str | os.PathLike[str] | bytes,
         request: Request,
         on_event: Callable[[Event], None] | None,
-        *,
-        profile: str | os.PathLike[str] | None,
-        runtime: str | None,
-        recheck: int,
         **terms: Any,
     ) -> None:
-        request = request._replace(
-            profile=checked_profile(profile), runtime=runtime, recheck=checked_count(recheck)
-        )
         self._interfaces: dict[str | None, Interface] = {}
         self._events = Events(checked_listener(on_event))
         self._warn = functools.partial(self._events.record, "input")

@@ -44,6 +44,7 @@ def verified(
     device: str | None = None,
     runtime: str | None = None,
     check: Check | None = None,
+    variants: bool = True,
 ) -> Selection:
     """Compare what fits with the runtime's built-in kernels: a record of attempts without a winner.
 
@@ -54,9 +55,10 @@ def verified(
     """
     opened = read_model(model)
     terms = terms_of(opened, check=check)
-    wish = Wish(delegates, device, cpu_last=False)
+    wish = Wish(delegates, device, cpu_last=False, variants=variants)
     request = Request(wish, explicit=True, runtime=runtime, terms=terms)
-    selection, (found, refused, _), _, _ = find_for(opened, load_runtime(runtime), request)
+    selection, (found, refused, _, forms), _, _ = find_for(opened, load_runtime(runtime), request)
+    terms = terms._replace(plain=forms.plain)
     selection.attempts = [*verify(found, opened, terms), *refused]
     return selection
 
@@ -76,7 +78,7 @@ def covered(
     opened = read_model(model)
     terms = terms_of(opened, check=None, isolate=True)
     request = Request(Wish((delegate,), device, cpu_last=False), explicit=True, runtime=runtime, terms=terms)
-    _, (found, refused, _), _, _ = find_for(opened, load_runtime(runtime), request)
+    _, (found, refused, *_), _, _ = find_for(opened, load_runtime(runtime), request)
     results = []
     for candidate in found:
         title = Attempt.of(candidate, Outcome.UNTRIED).title

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from tflite_hal.delegate import KINDS, Configuration, Delegate, Device, Probe, check_options
 from tflite_hal.errors import DelegateError
-from tflite_hal.model import Model
+from tflite_hal.model import KnownHash, Model, Variant
 from tflite_hal.profiles import DeviceProfile
 from tflite_hal.remote import RemoteDelegate, guarded
 from tflite_hal.runtime import Runtime
+from tflite_hal.selection.forms import Forms
 from tflite_hal.selection.record import Attempt, Candidate, Outcome
 from tflite_hal.trust import Distrust
 
@@ -30,6 +32,7 @@ class Wish(NamedTuple):
     cpu_last: bool = True  #: the CPU stays a candidate although not named
     threads: int | None = None
     options: Mapping[str, Any] | None = None
+    variants: bool = True  #: what lies beside the model may run instead
 
     def asks_for(self, delegate: Delegate, device: Device) -> bool:
         """Whether the caller named this one, or nothing at all."""
@@ -70,6 +73,7 @@ class Candidates(NamedTuple):
     found: list[Candidate]  #: in the order in which they are to be tried
     refused: list[Attempt]  #: everything that is none, with the reason
     notes: list[str]  #: what was left out of those that are: the profile's mistakes, settings without effect
+    forms: Forms  #: of the model
 
 
 def candidates(
@@ -80,14 +84,16 @@ def candidates(
     runtime: Runtime,
     wish: Wish,
     barred: Callable[[Delegate, Device], Distrust | None] = lambda delegate, device: None,
+    known_hash: KnownHash | None = None,
 ) -> Candidates:
     """Return the candidates in order, and an attempt for everything that is none; ``barred`` says why a
     device must not be tried, and what to do.
 
     The order: the caller's, the profile's, then delegates it does not name, by kind and name; the
-    runtime's own CPU kernels last.
+    runtime's own CPU kernels last. ``known_hash`` as of :func:`tflite_hal.model.read_model`.
     """
-    result = Candidates([], [], [])
+    forms = Forms(model, delegates if wish.variants else (), known_hash)
+    result = Candidates([], [], [], forms)
     for delegate in sorted(delegates, key=lambda d: d.name):
         probe = probes[delegate.name]
         result.refused.extend(_unusable(delegate, probe, runtime, wish))
@@ -95,14 +101,19 @@ def candidates(
         settings = _settings(delegate, profile)
         for device in probe.devices:
             try:
-                reason, remedy = _ruled_out(delegate, device, model, runtime, wish), ""
+                variant, remedy = None, ""
+                reason = _ruled_out(delegate, device, runtime, wish)
                 known_bad = None if reason else barred(delegate, device)
                 if known_bad is not None:
                     reason, remedy = (Outcome.UNAVAILABLE, known_bad.reason), known_bad.remedy
                 if reason is None:
-                    configured = _configured(delegate, device, model, profile, wish, defaults)
-                    place = (delegate, device)
-                    result.found.extend(Candidate(*place, c, runtime, *settings) for c in configured)
+                    variant, reason = _form(delegate, device, model, forms)
+                if reason is None:
+                    opened = model if variant is None else variant.model
+                    configured = _configured(delegate, device, opened, profile, wish, defaults)
+                    settings["variant"] = variant
+                    made = [Candidate(delegate, device, one, runtime, **settings) for one in configured]
+                    result.found.extend(made)
                     if wish.threads is not None and all(c.threads is None for c in configured):
                         result.notes.append(f"threads={wish.threads} has no effect on {delegate.name}")
             except DelegateError as error:
@@ -113,12 +124,12 @@ def candidates(
     return result
 
 
-def _settings(delegate: Delegate, profile: DeviceProfile | None) -> list[dict[str, Any]]:
+def _settings(delegate: Delegate, profile: DeviceProfile | None) -> dict[str, Any]:
     """Return the profile's environment, limits and check of a delegate."""
     if profile is None:
-        return []
-    tables = (profile.environment, profile.limits, profile.checks)
-    return [dict(table.get(delegate.name, {})) for table in tables]
+        return {}
+    tables = {"environment": profile.environment, "limits": profile.limits, "check": profile.checks}
+    return {name: dict(table.get(delegate.name, {})) for name, table in tables.items()}
 
 
 def _defaults(delegate: Delegate, profile: DeviceProfile | None, notes: list[str]) -> dict[str, Any]:
@@ -154,7 +165,7 @@ def _unusable(delegate: Delegate, probe: Probe, runtime: Runtime, wish: Wish) ->
 
 
 def _ruled_out(
-    delegate: Delegate, device: Device, model: Model, runtime: Runtime, wish: Wish
+    delegate: Delegate, device: Device, runtime: Runtime, wish: Wish
 ) -> tuple[Outcome, str] | None:
     refusal = wish.refusal(delegate, device)
     if refusal:
@@ -164,8 +175,21 @@ def _ruled_out(
         return Outcome.EXCLUDED, f"{device.name or device.id} computes on the CPU; {ways} asks for it"
     if delegate.runtimes is not None and runtime.name not in delegate.runtimes:
         return Outcome.UNAVAILABLE, f"works with {', '.join(delegate.runtimes)} only, not with {runtime.name}"
-    reason = guarded(delegate.name, "supports", lambda: delegate.supports(model, device))
-    return None if reason is None else (Outcome.UNSUPPORTED, str(reason))
+    return None
+
+
+def _form(
+    delegate: Delegate, device: Device, model: Model, forms: Forms
+) -> tuple[Variant | None, tuple[Outcome, str] | None]:
+    """Return the first form of the model that the delegate takes, or why it takes none."""
+    reasons = []
+    for variant in forms.of(delegate):
+        opened = model if variant is None else variant.model
+        reason = guarded(delegate.name, "supports", partial(delegate.supports, opened, device))
+        if reason is None:
+            return variant, None
+        reasons.append(str(reason) if variant is None else f"{opened.name}: {reason}")
+    return None, (Outcome.UNSUPPORTED, "; ".join(filter(None, [*reasons, forms.missing(delegate)])))
 
 
 def _configured(

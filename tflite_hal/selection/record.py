@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from tflite_hal.accuracy import Comparison, Grade
 from tflite_hal.delegate import Configuration, Delegate, Device
+from tflite_hal.model import Model, Variant
 from tflite_hal.runtime import Runtime
 from tflite_hal.session import Coverage
 
@@ -42,6 +43,11 @@ class Candidate(NamedTuple):
     environment: Mapping[str, str] = {}  #: the profile's, for the process that loads the library
     limits: Mapping[str, float] = {}  #: the profile's seconds per stage, instead of the delegate's
     check: Mapping[str, Any] = {}  #: the profile's settings of how right it must be
+    variant: Variant | None = None  #: what it opens instead of the model that was named
+
+    def opens(self, model: Model) -> Model:
+        """Return what it opens of the model that was named."""
+        return model if self.variant is None else self.variant.model
 
 
 class Attempt(NamedTuple):
@@ -64,6 +70,7 @@ class Attempt(NamedTuple):
     boundary_ms: float | None = None  #: the process boundary's part of it; None = there is none
     recalled: bool = False  #: known from an earlier trial
     rank: int | None = None  #: 1 is used first, the next where it fails; None = never used
+    variant: str = ""  #: the file that it opens instead of the model that was named
 
     def to_dict(self) -> dict[str, Any]:
         """Return it JSON-ready."""
@@ -83,6 +90,7 @@ class Attempt(NamedTuple):
             candidate.runtime.name,
             outcome,
             **details,
+            variant="" if candidate.variant is None else candidate.variant.model.name,
         )
 
     @classmethod
@@ -117,7 +125,7 @@ class Attempt(NamedTuple):
     def title(self) -> str:
         """What was tried: ``xnnpack on cpu (threads=1, ai_edge_litert)``."""
         place = f" on {self.device}" if self.device else ""
-        details = ", ".join(part for part in (self.configuration, self.runtime) if part)
+        details = ", ".join(filter(None, (self.configuration, self.variant, self.runtime)))
         return f"{self.delegate}{place}" + (f" ({details})" if details else "")
 
     @property

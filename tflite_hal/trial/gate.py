@@ -9,7 +9,7 @@ from tflite_hal.accuracy import Check, Comparison, Grade, compare, model_kind
 from tflite_hal.delegate import Configuration, Device
 from tflite_hal.errors import DelegateError, TfliteHalError, WorkerError
 from tflite_hal.kernels import BuiltinKernels
-from tflite_hal.model import Model
+from tflite_hal.model import Model, Variant
 from tflite_hal.runtime import Runtime
 from tflite_hal.selection import Attempt, Candidate, Outcome, is_own_cpu
 from tflite_hal.trial.inputs import Inputs
@@ -37,9 +37,11 @@ def why_untried(candidate: Candidate, attempts: Sequence[Attempt], found: bool) 
     return ""
 
 
-def builtin_candidate(runtime: Runtime) -> Candidate:
-    """Return the runtime's own kernels, which all others are compared with."""
-    return Candidate(BuiltinKernels(), Device("cpu", "cpu"), Configuration(threads=1), runtime)
+def builtin_candidate(runtime: Runtime, plain: Variant | None = None) -> Candidate:
+    """Return the runtime's own kernels, which all others are compared with; ``plain`` is what they run
+    instead of a model that was made for another engine."""
+    device, configuration = Device("cpu", "cpu"), Configuration(threads=1)
+    return Candidate(BuiltinKernels(), device, configuration, runtime, variant=plain)
 
 
 class Gate:
@@ -48,7 +50,7 @@ class Gate:
     def __init__(self, model: Model, terms: Terms, runtime: Runtime) -> None:
         self._model = model
         self._terms = terms
-        self.measure = builtin_candidate(runtime)
+        self.measure = builtin_candidate(runtime, terms.plain)
         self.inputs = Inputs(model.info, terms.samples, terms.check.seeded)
         self._reference: Proof | TfliteHalError | None = None
 
@@ -118,7 +120,8 @@ class Gate:
         if isinstance(reference, TfliteHalError) or not reference.answers:
             return None
         right = reference.answers
-        kind, outputs, own = model_kind(self._model.info), self._model.info.outputs, self.inputs.own
+        kind = model_kind(self.measure.opens(self._model).info)
+        outputs, own = self._model.info.outputs, self.inputs.own
         found = [
             compare(right[part], given[part], outputs, kind, check)
             for part in (slice(0, own), slice(own, None))

@@ -38,6 +38,7 @@ class Memory:
         self._plugins: Mapping[str, str] = context.get("plugins", {})
         self._common = {
             "model": model.info.sha256,
+            "measure": None if terms.plain is None else terms.plain.model.info.sha256,
             "host": context.get("host", {}),
             "check": terms.check.key(),
         }
@@ -111,6 +112,7 @@ class Memory:
         if place not in self._keys:
             parts = {
                 **self._common,
+                "variant": None if candidate.variant is None else candidate.variant.model.info.sha256,
                 "delegate": [reference(delegate), self._plugins.get(delegate.name, "")],
                 "device": device._replace(state="").to_dict(),
                 "fingerprint": guarded(

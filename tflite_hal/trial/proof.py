@@ -26,10 +26,11 @@ from tflite_hal.errors import (
     WorkerGoneError,
     WorkerHungError,
 )
-from tflite_hal.model import Model
+from tflite_hal.model import Model, Variant
 from tflite_hal.remote import RemoteSession, environment_of, guarded, open_remotely
 from tflite_hal.selection import Attempt, Candidate, Outcome
-from tflite_hal.session import Call, Coverage, Session
+from tflite_hal.session import Call, Coverage, Session, Shapes
+from tflite_hal.trial.adapting import adapted
 from tflite_hal.trial.bound import open_bound
 from tflite_hal.trial.inputs import Inputs
 from tflite_hal.verdicts import Verdicts
@@ -56,6 +57,7 @@ class Terms(NamedTuple):
     verdicts: Verdicts = Verdicts(None)  #: where what was found is remembered
     context: Mapping[str, Any] = {}  #: what identifies the host and the plugins; see :class:`Memory`
     min_coverage: float = 0.0  #: share of the operators that an accelerator must take
+    plain: Variant | None = None  #: what the built-in kernels run where the named model is another engine's
 
     def check_of(self, candidate: Candidate) -> Check:
         """Return how right a candidate must be."""
@@ -87,6 +89,10 @@ class Opened(NamedTuple):
     session: Session
     load_ms: float  #: opening it, once it was proven
     warning: str = ""  #: why it was not isolated, "" where it was
+
+    def prepare(self, signature: str | None, shapes: Shapes) -> Call:
+        """Prepare a call of the model that was named, see :meth:`Session.prepare`, whatever form runs."""
+        return adapted(self.session, self.candidate.variant, signature, shapes)
 
 
 class Proof(NamedTuple):
@@ -157,14 +163,15 @@ def open_candidate(candidate: Candidate, model: Model, terms: Terms) -> Opened:
 
 
 def _open_here(candidate: Candidate, model: Model) -> Opened:
-    model.require_unchanged()
+    opened = candidate.opens(model)
+    opened.require_unchanged()
     started = time.perf_counter()
     delegate, device, configuration, runtime = candidate[:4]
     _require_environment(candidate)
     session = guarded(
         delegate.name,
         "open",
-        lambda: open_bound(lambda: delegate.open(model, device, configuration, runtime)),
+        lambda: open_bound(lambda: delegate.open(opened, device, configuration, runtime)),
     )
     return Opened(candidate, session, (time.perf_counter() - started) * 1e3)
 
@@ -188,7 +195,7 @@ def _open_remotely(candidate: Candidate, model: Model, terms: Terms) -> Opened:
     started = time.perf_counter()
     session = open_remotely(
         candidate.delegate,
-        model,
+        candidate.opens(model),
         candidate.device,
         candidate.configuration,
         candidate.runtime,
@@ -216,7 +223,7 @@ def _answers(opened: Opened, model: Model, inputs: Inputs, least: int | None) ->
                 break
             shapes = tuple(array.shape for array in one)
             if shapes not in calls:
-                calls[shapes] = session.prepare(None, shapes)
+                calls[shapes] = opened.prepare(None, shapes)
             answers.append(calls[shapes].run(one))
             session.reset()
     except TfliteHalError as error:

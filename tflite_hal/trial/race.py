@@ -37,7 +37,7 @@ def race(opened: Sequence[Opened], inputs: Sequence[Any]) -> list[float | Tflite
     calls: dict[int, Call] = {}
     for place, one in enumerate(opened):
         try:
-            calls[place] = one.session.prepare(None, [array.shape for array in inputs])
+            calls[place] = one.prepare(None, [array.shape for array in inputs])
             calls[place].run(inputs)  # the first run of a session is slower
         except TfliteHalError as error:
             ended[place] = error
