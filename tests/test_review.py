@@ -494,7 +494,7 @@ def test_what_takes_over_has_the_time_limit_that_was_measured(digits, fault, pre
         assert [runner.predict(image) is not None, runner.delegate] == [True, "builtin"]
         active = runner._life.active
         assert active.opened.session.run_limit == 10.0
-        assert isinstance(active._recheck._session, RemoteSession)  # nothing is opened here
+        assert isinstance(active._recheck._opened.session, RemoteSession)  # nothing is opened here
 
 
 def test_a_method_that_hung_does_not_cost_its_time_again(install, digits: Path, monkeypatch) -> None:
