@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -73,7 +74,13 @@ def load_profile(path: str | Path, *, trusted: bool = False) -> DeviceProfile:
     text = _read(file)
     if not trusted and os.path.realpath(file.parent) != os.path.realpath(_builtin_folder()):
         require_owned_file(file, At(str(file)))
-    return parse_profile(text, str(file))
+    return _parsed(text, str(file))
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(text: str, path: str) -> DeviceProfile:
+    """Parse a text once per process: every runner reads all the files again, which is cheap."""
+    return parse_profile(text, path)
 
 
 def _builtin_folder() -> Path:
