@@ -1,12 +1,14 @@
 """Trials compare on inputs that tell engines apart, and blame and remember only who failed."""
 
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tflite_hal import Check, Outcome, Runner, TfliteHalWarning, WorkerGoneError, read_model
-from tflite_hal.trial import gate, seeded_inputs
+from tflite_hal import Call, Check, Outcome, Runner, Session, TfliteHalWarning, WorkerGoneError, read_model
+from tflite_hal.trial import Opened, gate, seeded_inputs
+from tflite_hal.trial.race import FIRST_ROUNDS, race
 
 EXAMPLE = Path(__file__).parent / "example_plugin" / "tflite_hal_acme.py"
 OPEN = "        return InterpreterSession(model, runtime, default_delegates=False)"
@@ -82,3 +84,30 @@ def test_seeded_inputs_are_of_several_kinds(digits: Path, digits_float: Path) ->
         whole = spec._replace(dtype=np.dtype(dtype), quantization=None)
         assert set(seeded_inputs([whole], 0)[0].astype(int).flat) == {0}  # they may be indices
         assert set(seeded_inputs([whole], 1)[0].astype(int).flat) == {0, 1}
+
+
+class Timed(Session):
+    """Answers after a while, and counts."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.runs = seconds, 0
+
+    def prepare(self, signature=None, shapes=None):
+        session = self
+
+        class Waiting(Call):
+            def run(self, arrays):
+                session.runs += 1
+                time.sleep(session.seconds)
+                return []
+
+        return Waiting()
+
+
+def test_a_slow_one_does_not_cost_the_others_their_rounds() -> None:
+    sessions = [Timed(0.0), Timed(0.002), Timed(0.15)]
+    latencies = race([Opened(None, session, 0.0) for session in sessions], [])
+    assert latencies == sorted(latencies)
+    fast, _, slow = (session.runs for session in sessions)
+    assert slow == 1 + FIRST_ROUNDS
+    assert fast > 10 * slow

@@ -17,7 +17,7 @@ __all__ = ["limit_runs", "race"]
 #: Rounds that are always run, after which those far behind leave, and most rounds.
 FIRST_ROUNDS: Final = 3
 MOST_ROUNDS: Final = 1001
-#: Seconds after which no further round is begun.
+#: Seconds after these in which further rounds are begun: who was slow in them costs the others none.
 ENOUGH: Final = 0.3
 #: A candidate this much slower than the best needs no exact figure.
 FAR_BEHIND: Final = 2.0
@@ -41,8 +41,9 @@ def race(opened: Sequence[Opened], inputs: Sequence[Any]) -> list[float | Tflite
             calls[place].run(inputs)  # the first run of a session is slower
         except TfliteHalError as error:
             ended[place] = error
-    started = time.perf_counter()
     for round_number in range(MOST_ROUNDS):
+        if round_number <= FIRST_ROUNDS:
+            started = time.perf_counter()
         for place in _still_in(times, round_number):
             if place not in ended:
                 try:
@@ -50,7 +51,7 @@ def race(opened: Sequence[Opened], inputs: Sequence[Any]) -> list[float | Tflite
                 except TfliteHalError as error:
                     ended[place] = error
                     times[place].clear()
-        if round_number + 1 >= FIRST_ROUNDS and time.perf_counter() - started > ENOUGH:
+        if round_number >= FIRST_ROUNDS and time.perf_counter() - started > ENOUGH:
             break
     for place, one in enumerate(opened):
         if place not in ended:
