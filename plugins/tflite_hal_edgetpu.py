@@ -182,7 +182,8 @@ def _usb_problem(host: HostInfo, stick: BusDevice) -> Problem | None:
         return None
     node = f"/dev/bus/usb/{int(bus):03d}/{int(number):03d}"
     if not host.exists(node) and (host.live or host.exists("/dev/bus/usb")):
-        return Problem("node", f"{stick.id} is on the bus at {stick.slot}, there is no {node}", _USB_MAPPING)
+        remedy = host.pass_in(node) or _USB_MAPPING
+        return Problem("node", f"{stick.id} is on the bus at {stick.slot}, there is no {node}", remedy)
     if host.access(node) is False:
         return Problem("permission", f"{node} may not be opened", _USB_PERMISSION)
     return None
@@ -231,9 +232,8 @@ def _pci_problem(host: HostInfo, card: BusDevice, name: str) -> Problem | None:
     if card.driver is None and not loaded:
         return _without_module(host)
     if not host.exists(node):
-        remedy = (
-            "see the kernel log for apex; boards without MSI-X, and kernels newer than the module, fail "
-            "here; a container needs the node (--device /dev/apex_0)"
+        remedy = host.pass_in(node) or (
+            "see the kernel log for apex; boards without MSI-X, and kernels newer than the module, fail here"
         )
         return Problem("node", f"module apex is loaded, but there is no {node}", remedy)
     status = host.read(f"/sys/class/apex/{name}/status")

@@ -182,9 +182,10 @@ class Manager:
         """Ask every delegate, and others that no plugin contributed, what it finds on the host; one that
         fails becomes a problem of its own, and of its plugin. One that hung is not asked again: it costs
         its time limit once."""
-        return {delegate.name: self._probe(delegate, host) for delegate in (*self.delegates, *others)}
+        return {delegate.name: self.probe_one(delegate, host) for delegate in (*self.delegates, *others)}
 
-    def _probe(self, delegate: Delegate, host: HostInfo) -> Probe:
+    def probe_one(self, delegate: Delegate, host: HostInfo) -> Probe:
+        """Ask one delegate, as :meth:`probe` does."""
         name = delegate.name
         if name in self._hung:
             return self._hung[name]

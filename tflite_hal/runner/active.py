@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from tflite_hal.delegate import Device
 from tflite_hal.errors import ClosedError, DelegateError, TfliteHalError, WorkerError
 from tflite_hal.model import Model
 from tflite_hal.runner import rest
+from tflite_hal.runner.again import look_again
 from tflite_hal.runner.choice import OTHERS, choose_for
 from tflite_hal.runner.events import Events
 from tflite_hal.runner.recheck import Recheck
 from tflite_hal.runner.request import Request
+from tflite_hal.runner.told import interrupted, with_remedy
 from tflite_hal.runtime import Runtime
 from tflite_hal.selection import Attempt, Candidate, Outcome, Selection
 from tflite_hal.session import MOST_CALLS, Call, Direct, TensorCall
@@ -22,15 +25,6 @@ from tflite_hal.trial import Memory, Opened, choose, limit_runs, open_candidate,
 __all__ = ["Active"]
 
 Arrays = list[np.ndarray[Any, Any]]
-
-
-def _with_remedy(error: TfliteHalError) -> TfliteHalError:
-    """Return an error that says what to do, if only to use another device."""
-    if error.remedy:
-        return error
-    told = type(error)(error.reason, remedy=OTHERS)
-    told.stage = error.stage
-    return told
 
 
 class Active:
@@ -167,16 +161,16 @@ class Active:
         all have refused it, it was the request's fault, and none of them rests."""
         failing = self.opened.candidate
         if not self._request.falls_back:
-            told = _with_remedy(error)
+            told = with_remedy(error)
             if self._model.info.stateful and isinstance(error, WorkerError):
-                told = self._interrupted(told)
+                told = interrupted(told, self._model.name, self._name())
             self._events.record("failure", f"{self._name()} failed while running: {error}", warn=False)
             if isinstance(error, WorkerError):
                 rest.failed(failing)
                 self._lost = told
             raise told from error
         pause = rest.failed(failing)
-        self._mark(failing, outcome_of(error), error.reason)
+        self.selection.mark(failing, outcome_of(error), error.reason)
         place = self._order.index(failing)
         message = f"{self._name()} failed while running: {error}"
         # Those before it failed earlier; they may answer again, and are better than no answer.
@@ -191,19 +185,13 @@ class Active:
                     "fallback", f"{message}; {self._name()} answers, for {pause:g} s at least"
                 )
                 if self._model.info.stateful:
-                    raise self._interrupted(error) from error
+                    raise interrupted(error, self._model.name, self._name()) from error
                 return
         self._lost = error if isinstance(error, WorkerError) else None
         if all(isinstance(one, DelegateError) for _, one in failed):
             for candidate, _ in failed:
                 rest.recovered(candidate)
         raise error
-
-    def _interrupted(self, error: TfliteHalError) -> TfliteHalError:
-        fresh = f"{self._model.name} is stateful, {self._name()} goes on from a fresh state"
-        told = type(error)(f"{error.reason}; {fresh}", remedy="give the sequence again from its beginning")
-        told.stage = error.stage
-        return told
 
     def _switch(self, candidate: Candidate) -> bool:
         """Have another candidate answer from now on, if it can be opened."""
@@ -213,10 +201,10 @@ class Active:
                 opened = self._tried(candidate)
             else:
                 opened = open_candidate(candidate, self._model, self._terms)
-                limit_runs(opened, self._latency_of(candidate) / 1e3)
+                limit_runs(opened, self.selection.latency_of(candidate) / 1e3)
         except TfliteHalError as error:
             rest.failed(candidate)
-            self._mark(candidate, outcome_of(error), error.reason)
+            self.selection.mark(candidate, outcome_of(error), error.reason)
             self._events.record("fallback", f"{candidate.delegate.name} on {candidate.device.id}: {error}")
             return False
         if opened is None:
@@ -225,14 +213,9 @@ class Active:
         self.opened, self._lost, self._answered = opened, None, 0
         if self._recheck is not None:
             self._recheck.forget()
-        self._mark(candidate, Outcome.CHOSEN, "")
+        self.selection.mark(candidate, Outcome.CHOSEN, "")
         self._after_opening()
         return True
-
-    def _latency_of(self, candidate: Candidate) -> float:
-        """Return what was measured of a candidate, in milliseconds; 0 where nothing was."""
-        title = Attempt.of(candidate, Outcome.CHOSEN)[:5]
-        return next((a.latency_ms or 0.0 for a in self.selection.attempts if a[:5] == title), 0.0)
 
     def _tried(self, candidate: Candidate) -> Opened | None:
         """Open one that nobody has needed yet, after the trial that the chosen one had; None where it
@@ -249,7 +232,7 @@ class Active:
         if opened is None:
             self._order.remove(candidate)
             attempt = selection.attempts[0]
-            self._mark(candidate, attempt.outcome, attempt.reason)
+            self.selection.mark(candidate, attempt.outcome, attempt.reason)
             self._events.record("fallback", f"{attempt.delegate} on {attempt.device}: {attempt}")
         return opened
 
@@ -264,18 +247,47 @@ class Active:
                 return
             if not rest.rests(candidate):
                 before = self.opened.candidate
-                if self._switch(candidate):
-                    self._mark(before, Outcome.SLOWER, "", only=Outcome.CHOSEN)
+                back = self._found_again(candidate)
+                if back is not None and self._switch(back):
+                    self.selection.mark(before, Outcome.SLOWER, "", only=Outcome.CHOSEN)
                     self._events.record("recovery", f"{self._name()} is tried again", warn=False)
                     return
         if self._lost is not None:
             raise type(self._lost)(self._lost.reason, remedy=self._lost.remedy) from self._lost
 
+    def _found_again(self, candidate: Candidate) -> Candidate | None:
+        """Return a candidate, where it failed with what is known of its device now; None while that is not
+        there, which is told once."""
+        found = look_again(candidate) if rest.has_failed(candidate) else candidate
+        if isinstance(found, Candidate):
+            return self._moved(candidate, found.device)
+        rest.failed(candidate)
+        reason = f"{candidate.delegate.name} on {candidate.device.id} is not there: {found.evidence}"
+        if self.selection.mark(candidate, Outcome.UNAVAILABLE, found.evidence):
+            self._events.record("absence", f"{reason}; it is looked for again", warn=False)
+        if self._lost is not None and candidate is self.opened.candidate:
+            self._lost = DelegateError(reason, remedy=found.remedy)
+        return None
+
+    def _moved(self, candidate: Candidate, device: Device) -> Candidate:
+        """Take what is known now of a candidate's device, in all that are on it; returns the candidate."""
+        every = [*self._order, *self._untried, self.opened.candidate]
+        on_it = [one for one in every if one.delegate is candidate.delegate and one.device.id == device.id]
+        # One object each: who answers is told from the others by identity.
+        now = {id(one): one._replace(device=device) for one in on_it if one.device != device}
+        self._order = [now.get(id(one), one) for one in self._order]
+        self._untried = [now.get(id(one), one) for one in self._untried]
+        self.opened = self.opened._replace(
+            candidate=now.get(id(self.opened.candidate), self.opened.candidate)
+        )
+        wanted = candidate._replace(device=device)
+        return next(one for one in self._order if one == wanted)
+
     def _drop_wrong(self, reason: str) -> None:
         """Never use a candidate again that was seen to answer wrongly; the built-in kernels' answer is
         given instead where the caller allows it."""
         wrong, message = self.opened.candidate, f"{self._name()} answers wrongly: {reason}"
-        self._mark(wrong, Outcome.WRONG, reason)
+        self.selection.mark(wrong, Outcome.WRONG, reason)
         attempt = Attempt.of(wrong, Outcome.WRONG, stage="run", reason=reason)
         Memory(self._terms.verdicts, self._model, self._terms, self._terms.context).end(wrong, attempt)
         later = self._order[self._order.index(wrong) + 1 :]
@@ -288,18 +300,6 @@ class Active:
             self._lost = DelegateError(f"{message}; nothing else can be opened")
             return
         self._events.record("fallback", f"{message}; {self._name()} answers from now on")
-
-    def _mark(
-        self, candidate: Candidate, outcome: Outcome, reason: str, *, only: Outcome | None = None
-    ) -> None:
-        """Write down what became of a candidate while running."""
-        title = Attempt.of(candidate, outcome)[:5]
-        for place, attempt in enumerate(self.selection.attempts):
-            if attempt[:5] == title and (only is None or attempt.outcome is only):
-                stage = "run" if reason else ""
-                self.selection.attempts[place] = attempt._replace(
-                    outcome=outcome, stage=stage, reason=reason, remedy=""
-                )
 
     def reset(self) -> None:
         """Forget what a stateful model remembers; one that was lost is opened again."""

@@ -23,8 +23,8 @@ class Event(NamedTuple):
     """Something that happened to a runner and did not stop it."""
 
     when: float  #: seconds since the epoch
-    #: fallback, failure, recovery, isolation, memory, setting, plugin, profile, variant, input, fork or
-    #: callback
+    #: fallback, failure, recovery, isolation, memory, setting, plugin, profile, variant, absence, input,
+    #: fork or callback
     kind: str
     message: str
 

@@ -182,6 +182,25 @@ class Selection:
         """The attempt that was chosen."""
         return next((a for a in self.attempts if a.outcome is Outcome.CHOSEN), None)
 
+    def mark(
+        self, candidate: Candidate, outcome: Outcome, reason: str, *, only: Outcome | None = None
+    ) -> bool:
+        """Write down what became of a candidate while running, where it was ``only`` that before; whether
+        that is new."""
+        title, before = Attempt.of(candidate, outcome)[:5], tuple(self.attempts)
+        for place, attempt in enumerate(self.attempts):
+            if attempt[:5] == title and (only is None or attempt.outcome is only):
+                stage = "run" if reason else ""
+                self.attempts[place] = attempt._replace(
+                    outcome=outcome, stage=stage, reason=reason, remedy=""
+                )
+        return before != tuple(self.attempts)
+
+    def latency_of(self, candidate: Candidate) -> float:
+        """Return what was measured of a candidate, in milliseconds; 0 where nothing was."""
+        title = Attempt.of(candidate, Outcome.CHOSEN)[:5]
+        return next((a.latency_ms or 0.0 for a in self.attempts if a[:5] == title), 0.0)
+
     def rank(self, order: Iterable[Candidate]) -> None:
         """Write down in which order the candidates that are right are used."""
         places = {Attempt.of(one, Outcome.CHOSEN)[:5]: place for place, one in enumerate(order, 1)}

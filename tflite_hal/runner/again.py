@@ -1,0 +1,23 @@
+"""Whether a device that failed is there again: a stick that was pulled out may be back, at another port."""
+
+from __future__ import annotations
+
+from tflite_hal.delegate import Problem
+from tflite_hal.host import probe_host
+from tflite_hal.runner.choice import known_manager
+from tflite_hal.selection import Candidate, is_own_cpu
+
+__all__ = ["look_again"]
+
+
+def look_again(candidate: Candidate) -> Candidate | Problem:
+    """Probe for a candidate's device: the candidate with what is known of it now, or why it isn't there."""
+    delegate, device = candidate.delegate, candidate.device
+    if is_own_cpu(delegate, device):
+        return candidate
+    found = known_manager().probe_one(delegate, probe_host())
+    for one in found.devices:
+        if one.id == device.id:
+            return candidate._replace(device=one)
+    absent = Problem("probe", "no such device on this machine", delegate.install_hint, device.id, device.kind)
+    return next((one for one in found.problems if one.device in (device.id, "")), absent)
