@@ -128,7 +128,7 @@ def test_arm_nn_is_where_its_libraries_are_and_names_its_backends_first(tmp_path
     delegate = shipped("armnn")
     assert delegate.probe(tree(tmp_path / "without")) == ((), ())
     half = delegate.probe(tree(tmp_path / "half", **{"usr/lib/libarmnnDelegate.so": ""}))
-    assert half.problems[0].evidence.startswith("libarmnn.so is not in")
+    assert half.problems[0].evidence.startswith("Arm CPU by Arm NN: libarmnn.so is not in")
     files = {"usr/lib/libarmnnDelegate.so": "", "usr/lib/libarmnn.so": ""}
     (device,) = delegate.probe(tree(tmp_path / "whole", **files)).devices
     assert (device.id, device.kind) == ("cpu", "cpu")
@@ -341,7 +341,7 @@ def test_a_companion_is_loaded_first_and_seen(tmp_path: Path, runtime_name: str,
         open_it({**data, "companions": [str(said)]}, digits, runtime_name)
     said.chmod(0o666)
     (problem,) = described_delegate({**data, "companions": [str(said)]}).probe(probe_host()).problems
-    assert problem.evidence.startswith(f"{said} has mode 0666")
+    assert problem.evidence.startswith(f"T: {said} has mode 0666")
     device = Device("npu:0", "npu", properties={"library": str(file), "companions": [str(said)]})
     with pytest.raises(DelegateError, match=r"libcompanion.so is not loaded: .* mode 0666"):
         open_remotely(

@@ -58,7 +58,7 @@ class ExternalDelegate(Delegate):
         if refused is not None:
             reason, remedy = refused
             lacking = tuple(
-                Problem("library", f"{_described(d)}{reason}", remedy, d.id, d.kind) for d in found.devices
+                Problem("library", _about(d, reason), remedy, d.id, d.kind) for d in found.devices
             )
             return Probe((), (*found.problems, *lacking))
         properties = {"library": library, **({"companions": companions} if companions else {})}
@@ -169,9 +169,11 @@ class ExternalDelegate(Delegate):
         return ""
 
 
-def _described(device: Device) -> str:
-    state = f" ({device.state})" if device.state else ""
-    return f"{device.name}{state}: " if device.name or state else ""
+def _about(device: Device, reason: str) -> str:
+    """Return the reason with the device it is about, unless that is a library which it names."""
+    if not device.name or reason.partition(" ")[0] in device.name:
+        return reason
+    return f"{device.name}{f' ({device.state})' if device.state else ''}: {reason}"
 
 
 def _stderr_size() -> int | None:
