@@ -144,5 +144,5 @@ def edge_tpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, install) -> Bus:
     bus = Bus(tree)
     build_library(tree)
     install("standin", EDGE_TPU.format(tree=str(tree)))
-    monkeypatch.setenv("TFLITE_HAL_DISABLED_PLUGINS", "edgetpu")
+    monkeypatch.setenv("TFLITE_HAL_DISABLED_PLUGINS", "edgetpu,openvino")
     return bus
