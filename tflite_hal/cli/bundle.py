@@ -5,16 +5,14 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import os
 import tarfile
-import tempfile
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
 from tflite_hal import __version__
-from tflite_hal.errors import TfliteHalError
+from tflite_hal.cli.aside import write_aside
 from tflite_hal.host import HostInfo
 from tflite_hal.host.bundle import packed_files, scrubber_for
 
@@ -44,33 +42,8 @@ def write_bundle(path: str, host: HostInfo, report: Mapping[str, Any], text: str
     report = {"versions": _versions(report.get("plugins", ())), **report}
     files["probe.json"] = json.dumps(scrubber.plain(report), indent=2, default=str).encode()
     files["probe.txt"] = scrubber.text(text).encode("utf-8", "backslashreplace")
-    target = Path(path)
-    if os.path.lexists(target) and not force:
-        raise _there(target)
-    try:
-        _put(target, _packed(files), force)
-    except FileExistsError:
-        raise _there(target) from None
-    except OSError as error:
-        raise TfliteHalError(f"{target} can't be written: {error.strerror or error}") from error
+    write_aside(Path(path), _packed(files), force)
     return count
-
-
-def _there(target: Path) -> TfliteHalError:
-    return TfliteHalError(f"{target} is there already", remedy="give another name, or --force to replace it")
-
-
-def _put(target: Path, content: bytes, force: bool) -> None:
-    handle, aside = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        if not force:  # whoever was faster keeps the name
-            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        Path(aside).replace(target)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
 
 
 def _packed(files: Mapping[str, bytes | None]) -> bytes:

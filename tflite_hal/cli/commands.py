@@ -7,7 +7,6 @@ import io
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -23,15 +22,8 @@ from tflite_hal.cli.inspection import inspected
 from tflite_hal.errors import TfliteHalError
 from tflite_hal.external import described_delegates
 from tflite_hal.host import probe_host
-from tflite_hal.kernels import BuiltinKernels
 from tflite_hal.manager import Manager
-from tflite_hal.profiles import (
-    explain,
-    load_profiles,
-    match_profile,
-    profile_folders,
-    unknown_delegates,
-)
+from tflite_hal.profiles import load_profiles, match_profile
 from tflite_hal.runner import Runner
 from tflite_hal.runner.request import MOST_THREADS
 from tflite_hal.runtime import RuntimeStatus, runtime_status, runtime_statuses
@@ -214,45 +206,6 @@ def plugins(as_json: bool) -> None:
         state = f"[red]{escape(plugin.problem)}[/]" if plugin.problem else "[green]ok[/]"
         rows.add_row(escape(plugin.name), ", ".join(plugin.delegates) or "-", escape(source), state)
     show.console().print(rows)
-
-
-@main.command()
-@click.option(
-    "--root", default="/", type=click.Path(exists=True, file_okay=False), help="Match against this tree."
-)
-@_json_option
-def profiles(root: str, as_json: bool) -> None:
-    """List device profiles, which is in force here, and why each does or does not match."""
-    manager, host = Manager(), probe_host(root)
-    found, errors = load_profiles(manager.profile_folders)
-    known = {delegate.name for delegate in manager.delegates} | {BuiltinKernels.name}
-    known |= {name for profile in found for name in profile.external}
-    known |= {plugin.name for plugin in manager.plugins}  # one that is disabled is no mistake
-    own = profile_folders()[0]  # the package's may name plugins that are not installed here
-    written = [profile for profile in found if Path(profile.path).parent != own]
-    remarks = [remark for profile in written for remark in unknown_delegates(profile, known)]
-    match = match_profile(host, found)
-    chosen = None if match is None else match.profile.name
-    reasons = {name: (matched, reason) for name, matched, reason in explain(host, found)}
-    if as_json:
-        rows = [{**p.to_dict(), "matches": reasons[p.name][0], "reason": reasons[p.name][1]} for p in found]
-        problems = [str(error) for error in errors]
-        show.print_json({"in_force": chosen, "profiles": rows, "errors": problems, "warnings": remarks})
-        return
-    listing = show.table("profile", "title", "matches here", "delegates")
-    for profile in found:
-        matched, reason = reasons[profile.name]
-        mark = "[green]yes[/]" if matched else "[dim]no[/]"
-        if match is not None and profile.name == chosen:
-            mark, reason = "[bold green]in force[/]", "; ".join(match.reasons)
-        listing.add_row(
-            profile.name, escape(profile.title), f"{mark}: {escape(reason)}", " > ".join(profile.delegates)
-        )
-    show.console().print(listing)
-    for error in errors:
-        show.console().print(f"[red]{escape(str(error))}[/]")
-    for remark in remarks:
-        show.console().print(f"[yellow]{escape(remark)}[/]")
 
 
 @main.command()

@@ -15,6 +15,7 @@ fulfils a requirement.
 then the package's; within a folder the first by file name. A profile given by path or name is not matched.
 """
 
+from tflite_hal.profiles.draft import draft_name, draft_profile
 from tflite_hal.profiles.loading import load_profile, load_profiles, profile_folders
 from tflite_hal.profiles.matching import accelerators, explain, match_profile, quirks, unknown_delegates
 from tflite_hal.profiles.schema import (
@@ -38,6 +39,8 @@ __all__ = [
     "ProfileMatch",
     "Quirk",
     "accelerators",
+    "draft_name",
+    "draft_profile",
     "explain",
     "json_schema",
     "known_pairs",
