@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +102,7 @@ def test_no_request_is_lost_while_a_stick_is_out(
     inputs = [seeded_inputs(read_model(pair).info.inputs, seed) for seed in range(12)]
     right = answers_of(pair, inputs)
     given = []
-    with Runner.auto(pair, prefer="order", exclude=["xnnpack"], timeout=1.0) as runner:
+    with Runner.auto(pair, prefer="order", delegates=["edgetpu"], exclude=["xnnpack"], timeout=1.0) as runner:
 
         def run(number: int) -> None:
             given.extend(runner.predict(one) for one in inputs[len(given) : len(given) + number])
@@ -144,7 +145,7 @@ def test_no_request_is_lost_while_a_stick_is_out(
 
 
 def test_absence_is_told_once_however_often_it_is_looked_for(edge_tpu: Bus, pair: Path, clock: Clock) -> None:
-    with Runner.auto(pair, prefer="order", exclude=["xnnpack"]) as runner:
+    with Runner.auto(pair, prefer="order", delegates=["edgetpu"], exclude=["xnnpack"]) as runner:
         inputs = seeded_inputs(runner.inputs)
         runner.predict(inputs)
         edge_tpu.unplug("1-1")
@@ -157,7 +158,10 @@ def test_absence_is_told_once_however_often_it_is_looked_for(edge_tpu: Bus, pair
 
 
 def test_a_stick_that_is_back_and_fails_again_rests_longer(edge_tpu: Bus, pair: Path, clock: Clock) -> None:
-    with Runner.auto(pair, prefer="order", exclude=["xnnpack"]) as runner, warnings.catch_warnings():
+    with (
+        Runner.auto(pair, prefer="order", delegates=["edgetpu"], exclude=["xnnpack"]) as runner,
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore", TfliteHalWarning)
         inputs = seeded_inputs(runner.inputs)
         right = answers_of(pair, [inputs])[0]
@@ -199,3 +203,57 @@ def test_another_process_has_the_stick(edge_tpu: Bus, pair: Path) -> None:
             Runner(pair, device="usb:0")
     with Runner(pair, device="usb:0") as runner:  # and that is not remembered
         assert runner.delegate == "edgetpu"
+
+
+# ---- several ----
+
+
+@pytest.fixture
+def two(edge_tpu: Bus, pair: Path) -> Bus:
+    edge_tpu.plug("1-2")
+    return edge_tpu
+
+
+@pytest.mark.parametrize("prefer", ["order", "latency"])
+def test_runners_spread_over_equal_sticks(two: Bus, pair: Path, prefer: str) -> None:
+    def open_one() -> Runner:
+        return Runner.auto(pair, delegates=["edgetpu"], exclude=["xnnpack", "builtin"], prefer=prefer)
+
+    with ExitStack() as stack:
+        runners = [stack.enter_context(open_one()) for _ in range(4)]
+        assert sorted(runner.device.id for runner in runners[:2]) == ["usb:0", "usb:1"]
+        assert sorted(runner.device.id for runner in runners) == ["usb:0", "usb:0", "usb:1", "usb:1"]
+        loads = {a.device: a.load for a in runners[1].selection.attempts if a.delegate == "edgetpu"}
+        assert loads == {runners[0].device.id: 1, runners[1].device.id: 0}
+        inputs = seeded_inputs(runners[0].inputs)
+        right = answers_of(pair, [inputs])[0]
+        for runner in runners:
+            np.testing.assert_array_equal(runner.predict(inputs), right)
+        workers = {runner.device.id: set() for runner in runners}
+        for runner in runners:
+            workers[runner.device.id].add(runner._life.active.opened.session._running().pid)
+        assert all(len(pids) == 1 for pids in workers.values()), "one process has a device"
+        assert workers["usb:0"] != workers["usb:1"]
+        free = runners[0].device.id
+        runners[0].close()
+        assert stack.enter_context(open_one()).device.id == free
+
+
+def test_an_explicit_kind_spreads_and_an_id_pins(two: Bus, pair: Path) -> None:
+    with Runner(pair, device="tpu") as first, Runner(pair, device="tpu") as second:
+        assert [first.device.id, second.device.id] == ["usb:0", "usb:1"]
+        with Runner(pair, device="usb:1") as third, Runner(pair, device="usb:1") as fourth:
+            assert {third.device.id, fourth.device.id} == {"usb:1"}
+            assert "shared with 2 open sessions" in str(fourth.selection)
+
+
+def test_one_of_two_that_is_pulled_out_is_replaced_by_the_other(two: Bus, pair: Path, clock: Clock) -> None:
+    with Runner.auto(pair, prefer="order", delegates=["edgetpu"], exclude=["xnnpack"]) as runner:
+        inputs = seeded_inputs(runner.inputs)
+        right = runner.predict(inputs)
+        assert runner.device.id == "usb:0"
+        two.unplug("1-1")
+        with pytest.warns(TfliteHalWarning, match="edgetpu on usb:0 failed while running"):
+            np.testing.assert_array_equal(runner.predict(inputs), right)
+        assert runner.delegate == "edgetpu"
+        assert two.opened[-1] == "1-2"

@@ -2,7 +2,7 @@
 
 from tflite_hal.remote.delegate import RemoteDelegate, reference, remote_delegate
 from tflite_hal.remote.guard import guarded
-from tflite_hal.remote.pool import close_dropped
+from tflite_hal.remote.pool import close_dropped, open_sessions
 from tflite_hal.remote.session import RemoteSession, default_limits, environment_of, open_remotely
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "environment_of",
     "guarded",
     "open_remotely",
+    "open_sessions",
     "reference",
     "remote_delegate",
 ]

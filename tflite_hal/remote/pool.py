@@ -14,7 +14,7 @@ from tflite_hal.errors import DeviceBusyError, TfliteHalError, WorkerError
 from tflite_hal.remote.delegate import reference
 from tflite_hal.worker import Worker, start_worker
 
-__all__ = ["Shared", "acquire", "close_dropped", "drop", "end", "release"]
+__all__ = ["Shared", "acquire", "close_dropped", "drop", "end", "open_sessions", "release"]
 
 #: Seconds a session may take to close before its worker is killed.
 CLOSE_LIMIT: Final = 5.0
@@ -60,6 +60,13 @@ def close_dropped() -> None:
     while _dropped:
         with suppress(WorkerError):
             end(*_dropped.popleft())
+
+
+def open_sessions(delegate: Delegate, device: Device) -> int:
+    """Return how many sessions of this process are open on a device, which they share."""
+    with _pool_lock:
+        shared = _pool.get((reference(delegate), device.id))
+        return 0 if shared is None or not shared.worker.alive else shared.users
 
 
 def acquire(

@@ -10,7 +10,7 @@ from tflite_hal.delegate import KINDS, Configuration, Delegate, Device, Probe, c
 from tflite_hal.errors import DelegateError
 from tflite_hal.model import KnownHash, Model, Variant
 from tflite_hal.profiles import DeviceProfile
-from tflite_hal.remote import RemoteDelegate, guarded
+from tflite_hal.remote import RemoteDelegate, guarded, open_sessions
 from tflite_hal.runtime import Runtime
 from tflite_hal.selection.forms import Forms
 from tflite_hal.selection.record import Attempt, Candidate, Outcome
@@ -90,7 +90,8 @@ def candidates(
     device must not be tried, and what to do.
 
     The order: the caller's, the profile's, then delegates it does not name, by kind and name; the
-    runtime's own CPU kernels last. ``known_hash`` as of :func:`tflite_hal.model.read_model`.
+    runtime's own CPU kernels last; of equal devices that with the fewest open sessions. ``known_hash``
+    as of :func:`tflite_hal.model.read_model`.
     """
     forms = Forms(model, delegates if wish.variants else (), known_hash)
     result = Candidates([], [], [], forms)
@@ -111,7 +112,7 @@ def candidates(
                 if reason is None:
                     opened = model if variant is None else variant.model
                     configured = _configured(delegate, device, opened, profile, wish, defaults)
-                    settings["variant"] = variant
+                    settings.update(variant=variant, load=open_sessions(delegate, device))
                     made = [Candidate(delegate, device, one, runtime, **settings) for one in configured]
                     result.found.extend(made)
                     if wish.threads is not None and all(c.threads is None for c in configured):
@@ -120,7 +121,7 @@ def candidates(
                 reason, remedy = (Outcome.FAILED, error.reason), error.remedy
             if reason is not None:
                 result.refused.append(_none(delegate, device, runtime, *reason, remedy))
-    result.found.sort(key=_order(profile, wish))
+    result.found.sort(key=_order(result.found, profile, wish))
     return result
 
 
@@ -226,7 +227,11 @@ def _none(
     return Attempt(*place, outcome, "probe", reason, remedy)
 
 
-def _order(profile: DeviceProfile | None, wish: Wish) -> Callable[[Candidate], tuple[Any, ...]]:
+def _order(
+    found: Sequence[Candidate], profile: DeviceProfile | None, wish: Wish
+) -> Callable[[Candidate], tuple[Any, ...]]:
+    groups = list(dict.fromkeys(one.equals for one in found))
+
     def place(names: Sequence[str] | None, name: str) -> int:
         return list(names).index(name) if names is not None and name in names else len(names or ())
 
@@ -239,6 +244,8 @@ def _order(profile: DeviceProfile | None, wish: Wish) -> Callable[[Candidate], t
             place(profile.delegates if profile is not None else None, name),
             KINDS.index(kind) if kind in KINDS else len(KINDS),
             name,
+            groups.index(candidate.equals),
+            candidate.load,
         )
 
     return key

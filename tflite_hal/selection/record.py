@@ -44,6 +44,12 @@ class Candidate(NamedTuple):
     limits: Mapping[str, float] = {}  #: the profile's seconds per stage, instead of the delegate's
     check: Mapping[str, Any] = {}  #: the profile's settings of how right it must be
     variant: Variant | None = None  #: what it opens instead of the model that was named
+    load: int = 0  #: sessions that are open on its device in this process
+
+    @property
+    def equals(self) -> tuple[str, str, str]:
+        """What it has in common with those on devices that are as good: spread over them."""
+        return self.delegate.name, self.device.kind, self.device.name
 
     def opens(self, model: Model) -> Model:
         """Return what it opens of the model that was named."""
@@ -71,6 +77,7 @@ class Attempt(NamedTuple):
     recalled: bool = False  #: known from an earlier trial
     rank: int | None = None  #: 1 is used first, the next where it fails; None = never used
     variant: str = ""  #: the file that it opens instead of the model that was named
+    load: int = 0  #: sessions that were open on its device in this process
 
     def to_dict(self) -> dict[str, Any]:
         """Return it JSON-ready."""
@@ -91,6 +98,7 @@ class Attempt(NamedTuple):
             outcome,
             **details,
             variant="" if candidate.variant is None else candidate.variant.model.name,
+            load=candidate.load,
         )
 
     @classmethod
@@ -143,6 +151,8 @@ class Attempt(NamedTuple):
         if self.latency_ms is not None:
             boundary = "" if self.boundary_ms is None else f" ({self.boundary_ms:.2g} ms process boundary)"
             figures.append(f"{self.latency_ms:.3g} ms{boundary}")
+        if self.load:
+            figures.append(f"shared with {self.load} open session{'s' * (self.load > 1)}")
         if self.comparison is not None and not self.reason:
             figures.append(_apart(self.comparison))
         return figures

@@ -226,8 +226,11 @@ class _Choice:
 
     def _cost(self, one: _Right) -> float:
         """Return what is to be small: the latency; for throughput that of all CPU threads it occupies,
-        which could run other instances meanwhile."""
+        which could run other instances meanwhile. Sessions on one device wait for each other: with more
+        of them than on an equal device, it takes as many times as long."""
         latency = self._attempts[one.place].latency_ms or 0.0
+        least = min(o.candidate.load for o in self._right if o.candidate.equals == one.candidate.equals)
+        latency *= 1 + one.candidate.load - least
         threads = one.candidate.configuration.threads or 1
         return latency * threads if self._terms.prefer == "throughput" else latency
 
