@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tflite_hal import Call, Check, Outcome, Runner, Session, TfliteHalWarning, WorkerGoneError, read_model
-from tflite_hal.trial import Opened, gate, seeded_inputs
+from tflite_hal.runtime import load_runtime
+from tflite_hal.trial import Opened, builtin_candidate, gate, seeded_inputs
 from tflite_hal.trial.race import FIRST_ROUNDS, race
 
 EXAMPLE = Path(__file__).parent / "example_plugin" / "tflite_hal_acme.py"
@@ -106,7 +107,8 @@ class Timed(Session):
 
 def test_a_slow_one_does_not_cost_the_others_their_rounds() -> None:
     sessions = [Timed(0.0), Timed(0.002), Timed(0.15)]
-    latencies = race([Opened(None, session, 0.0) for session in sessions], [])
+    candidate = builtin_candidate(load_runtime())
+    latencies = race([Opened(candidate, session, 0.0) for session in sessions], [])
     assert latencies == sorted(latencies)
     fast, _, slow = (session.runs for session in sessions)
     assert slow == 1 + FIRST_ROUNDS
