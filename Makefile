@@ -5,7 +5,11 @@ VENV := .venv
 OLD_VENV := .venv-tflite-runtime
 HAS_OLD := $(shell $(PYTHON) -c 'import sys, platform; print(int(sys.version_info < (3, 12) and platform.system() == "Linux"))')
 
-.PHONY: demo test check package clean
+# The third: LiteRT's dispatch to OpenVINO takes exactly these releases of the two (x86-64 Linux and Windows).
+DISPATCH_VENV := .venv-openvino-dispatch
+DISPATCH := ai-edge-litert==2.3.0 ai-edge-litert-sdk-intel==2.3.0 openvino==2026.3.1
+
+.PHONY: demo test test-dispatch check package clean
 
 demo: $(VENV)/ready
 	@$(VENV)/bin/tflite-hal probe
@@ -19,6 +23,9 @@ test: $(VENV)/engines $(if $(filter 1,$(HAS_OLD)),$(OLD_VENV)/engines)
 ifeq ($(HAS_OLD),1)
 	$(OLD_VENV)/bin/python -m pytest
 endif
+
+test-dispatch: $(DISPATCH_VENV)/ready
+	$(DISPATCH_VENV)/bin/python -m pytest tests/test_openvino.py
 
 check: $(VENV)/ready
 	$(VENV)/bin/ruff check .
@@ -38,10 +45,15 @@ $(OLD_VENV)/ready: pyproject.toml
 	$(OLD_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[image,dev,tflite-runtime]'
 	@touch $@
 
+$(DISPATCH_VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(DISPATCH_VENV)
+	$(DISPATCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[image,dev]' $(DISPATCH)
+	@touch $@
+
 # Engines are large and not there for every Python: where one can't be had its tests skip and say so.
 %/engines: %/ready
 	-$*/bin/python -m pip install --quiet --disable-pip-version-check --only-binary openvino --editable '.[openvino]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(OLD_VENV) dist
+	rm -rf $(VENV) $(OLD_VENV) $(DISPATCH_VENV) dist

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,29 @@ RUNTIMES = [s.name for s in runtime_statuses() if s.state == "usable" and s.name
 #: Manifests of Vulkan drivers for the tests that need an adapter, separated by colons (SwiftShader's is
 #: enough, see .ci/run). All other tests run without: what is found must not depend on it.
 VULKAN = os.environ.pop("VK_ICD_FILENAMES", "")
+
+
+_engines: dict[str, Counter[str]] = {}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
+    """Count the tests that run models on an engine for real."""
+    report = yield
+    marker = item.get_closest_marker("engine")
+    if marker is not None and (report.when == "call" or report.skipped):
+        name = str(marker.args[0])
+        runtime = getattr(item, "callspec", None) and item.callspec.params.get("runtime_name")
+        _engines.setdefault(f"{name}, {runtime}" if runtime else name, Counter())[report.outcome] += 1
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell which engines ran: a run where all of one were skipped looks alike otherwise."""
+    for name, counts in sorted(_engines.items()):
+        terminalreporter.write_line(
+            f"engine {name}: " + ", ".join(f"{number} {outcome}" for outcome, number in counts.items())
+        )
 
 
 @pytest.fixture(params=RUNTIMES)

@@ -133,6 +133,7 @@ def test_without_a_fault_it_computes_as_the_runtime_does(
     assert equal(answers(session, path), builtin(path, runtime_name))
 
 
+@pytest.mark.engine("an external delegate through load_delegate")
 @pytest.mark.parametrize("name", REAL)
 def test_real_models_too(faulty: Faulty, runtime_name: str, models: Path, name: str) -> None:
     path = models / name

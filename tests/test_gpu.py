@@ -41,7 +41,6 @@ REFUSED = {
     "pretrainedResnet_quant.tflite": Outcome.WRONG,
     "keras_lstm_mnist_ptq.tflite": Outcome.UNSUPPORTED,
     "keras_lstm_mnist_ptq_edgetpu.tflite": Outcome.UNSUPPORTED,
-    "mobilenet_v1_0.25_128_quant_edgetpu.tflite": Outcome.UNSUPPORTED,
     "model_invoking_error.tflite": Outcome.UNSUPPORTED,
 }
 
@@ -269,6 +268,7 @@ def test_the_example_models_answer_rightly(vulkan: Device, digits: Path, name: s
         assert runner.selection.winner.coverage.taken == 8
 
 
+@pytest.mark.engine("LiteRT's WebGPU on a Vulkan adapter")
 def test_every_real_model_is_right_or_refused(vulkan: Device, models: Path) -> None:
     outcomes = {}
     for path in sorted(models.glob("*.tflite")):

@@ -95,6 +95,7 @@ def graded(path: Path | bytes, given, right):
 # ---- models ----
 
 
+@pytest.mark.engine("OpenVINO")
 @needs_openvino
 @pytest.mark.parametrize("configuration", [ONE, TWO], ids=str)
 @pytest.mark.parametrize("name", RUNNING)
@@ -608,6 +609,7 @@ def needs_dispatch() -> None:
         pytest.skip(f"LiteRT's dispatch to OpenVINO can't be used: {evidence}")
 
 
+@pytest.mark.engine("OpenVINO by LiteRT's dispatch")
 @pytest.mark.parametrize("name", RUNNING)
 def test_every_model_answers_through_litert_too(models: Path, name: str) -> None:
     needs_dispatch()

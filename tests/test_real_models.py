@@ -54,6 +54,7 @@ def raw_answer(interpreter, inputs) -> list[np.ndarray]:
     return [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
 
 
+@pytest.mark.engine("XNNPACK and the built-in kernels")
 @pytest.mark.parametrize("choice", ["auto", "builtin"])
 @pytest.mark.parametrize("name", RUNNING)
 def test_bit_equal_to_the_raw_interpreter(models: Path, runtime_name: str, name: str, choice: str) -> None:
