@@ -231,7 +231,7 @@ def test_runners_spread_over_equal_sticks(two: Bus, pair: Path, prefer: str) -> 
             np.testing.assert_array_equal(runner.predict(inputs), right)
         workers = {runner.device.id: set() for runner in runners}
         for runner in runners:
-            workers[runner.device.id].add(runner._life.active.opened.session._running().pid)
+            workers[runner.device.id].add(worker_of(runner))
         assert all(len(pids) == 1 for pids in workers.values()), "one process has a device"
         assert workers["usb:0"] != workers["usb:1"]
         free = runners[0].device.id
@@ -248,6 +248,7 @@ def test_an_explicit_kind_spreads_and_an_id_pins(two: Bus, pair: Path) -> None:
 
 
 def test_one_of_two_that_is_pulled_out_is_replaced_by_the_other(two: Bus, pair: Path, clock: Clock) -> None:
+    """The one that stays is ``usb:0`` to a probe then, and is not taken for the one that is gone."""
     with Runner.auto(pair, prefer="order", delegates=["edgetpu"], exclude=["xnnpack"]) as runner:
         inputs = seeded_inputs(runner.inputs)
         right = runner.predict(inputs)
@@ -255,5 +256,34 @@ def test_one_of_two_that_is_pulled_out_is_replaced_by_the_other(two: Bus, pair: 
         two.unplug("1-1")
         with pytest.warns(TfliteHalWarning, match="edgetpu on usb:0 failed while running"):
             np.testing.assert_array_equal(runner.predict(inputs), right)
-        assert runner.delegate == "edgetpu"
-        assert two.opened[-1] == "1-2"
+        assert (runner.device.id, two.opened[-1]) == ("usb:1", "1-2")
+        clock.now += 1000
+        np.testing.assert_array_equal(runner.predict(inputs), right)
+        assert (runner.device.id, told(runner)) == ("usb:1", ["fallback", "absence"])
+        with Runner(pair, device="usb:0") as other:  # the same stick, in the process that has it
+            np.testing.assert_array_equal(other.predict(inputs), right)
+            assert worker_of(other) == worker_of(runner)
+        two.plug("1-1")
+        clock.now += 1000
+        np.testing.assert_array_equal(runner.predict(inputs), right)
+        assert (runner.device.id, two.opened[-1]) == ("usb:0", "1-1")
+
+
+def test_the_one_that_stays_is_found_again_under_its_new_number(two: Bus, pair: Path, clock: Clock) -> None:
+    two.unplug("1-1")
+    two.plug("1-3")
+    with Runner(pair, device="usb:1") as runner:
+        inputs = seeded_inputs(runner.inputs)
+        right = runner.predict(inputs)
+        two.unplug("1-2")
+        two.unplug("1-3")
+        with pytest.raises(DelegateError, match="Failed to execute request"):
+            runner.predict(inputs)
+        two.plug("1-3")
+        clock.now += 1000
+        np.testing.assert_array_equal(runner.predict(inputs), right)
+        assert (runner.device.id, set(two.opened)) == ("usb:1", {"1-3"})
+
+
+def worker_of(runner: Runner) -> int:
+    return runner._life.active.opened.session._running().pid

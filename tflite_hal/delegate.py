@@ -53,9 +53,15 @@ class Device(NamedTuple):
     name: str = ""  #: for people
     #: JSON-ready facts. Known to the core: ``library``, the file to be loaded; ``environment``, variables
     #: to be set before it is, beside the delegate's; ``software``, true for an accelerator that is
-    #: emulated on the CPU, which is used only where it is asked for by name.
+    #: emulated on the CPU, which is used only where it is asked for by name; ``path``, where it is plugged
+    #: in, of devices that come and go: they may be counted otherwise then.
     properties: Mapping[str, Any] = {}
     state: str = ""  #: what passes, for people: "firmware not loaded yet"; no part of what it is
+
+    @property
+    def place(self) -> str:
+        """What tells it from the delegate's others, however they are counted."""
+        return str(self.properties.get("path") or self.id)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it JSON-ready."""

@@ -173,6 +173,7 @@ class Twin:
     def __init__(self, root: Path, slot: str) -> None:
         self.slot = slot
         self._root = root
+        self._lost = False
         names = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
         runtime = next(sys.modules[name] for name in names if name in sys.modules)
         self._twin: Any = runtime.Interpreter(
@@ -215,7 +216,8 @@ class Twin:
 
     def invoke(self, address: int, node_address: int) -> int:
         context, node = _Context.from_address(address), _Node.from_address(node_address)
-        if not (self._root / SLOTS[1:] / self.slot).is_dir():
+        self._lost |= not (self._root / SLOTS[1:] / self.slot).is_dir()
+        if self._lost:  # for good: it would have to be opened again
             return self._gone(context, address)
         tensors = [
             _Tensor.from_address(context.tensors + index * ctypes.sizeof(_Tensor))

@@ -65,7 +65,7 @@ def close_dropped() -> None:
 def open_sessions(delegate: Delegate, device: Device) -> int:
     """Return how many sessions of this process are open on a device, which they share."""
     with _pool_lock:
-        shared = _pool.get((reference(delegate), device.id))
+        shared = _pool.get((reference(delegate), device.place))
         return 0 if shared is None or not shared.worker.alive else shared.users
 
 
@@ -79,7 +79,7 @@ def acquire(
         WorkerError: it can't be started.
     """
     close_dropped()
-    key: tuple[Any, ...] = (reference(delegate), device.id)
+    key: tuple[Any, ...] = (reference(delegate), device.place)
     if may_live_in_process(delegate, device):  # what runs on the CPU shares it
         key = (*key, runtime, tuple(sorted(environment.items())))
     with _pool_lock:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tflite_hal.delegate import Device
+from tflite_hal.delegate import Device, Problem
 from tflite_hal.errors import ClosedError, DelegateError, TfliteHalError, WorkerError
 from tflite_hal.model import Model
 from tflite_hal.runner import rest
@@ -165,7 +165,8 @@ class Active:
             if self._model.info.stateful and isinstance(error, WorkerError):
                 told = interrupted(told, self._model.name, self._name())
             self._events.record("failure", f"{self._name()} failed while running: {error}", warn=False)
-            if isinstance(error, WorkerError):
+            gone = isinstance(look_again(failing, self._order), Problem)
+            if gone or isinstance(error, WorkerError):
                 rest.failed(failing)
                 self._lost = told
             raise told from error
@@ -258,7 +259,7 @@ class Active:
     def _found_again(self, candidate: Candidate) -> Candidate | None:
         """Return a candidate, where it failed with what is known of its device now; None while that is not
         there, which is told once."""
-        found = look_again(candidate) if rest.has_failed(candidate) else candidate
+        found = look_again(candidate, self._order) if rest.has_failed(candidate) else candidate
         if isinstance(found, Candidate):
             return self._moved(candidate, found.device)
         rest.failed(candidate)

@@ -23,7 +23,7 @@ _until: dict[tuple[str, str], tuple[float, float]] = {}  # when it may be tried,
 
 
 def _key(candidate: Candidate) -> tuple[str, str]:
-    return reference(candidate.delegate), candidate.device.id
+    return reference(candidate.delegate), candidate.device.place
 
 
 def failed(candidate: Candidate) -> float:

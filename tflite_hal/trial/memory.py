@@ -95,7 +95,7 @@ class Memory:
         the device: many take one process at a time, whatever the model."""
         with ExitStack() as held:
             if candidate.device.kind != "cpu":
-                place = {"delegate": reference(candidate.delegate), "device": candidate.device.id}
+                place = {"delegate": reference(candidate.delegate), "device": candidate.device.place}
                 held.enter_context(self._verdicts.lock(key(place), PATIENCE))
             held.enter_context(self._verdicts.lock(self._key(candidate)[0], PATIENCE))
             yield
