@@ -44,12 +44,8 @@ _LOADER = "libvulkan.so.1"
 _SOFTWARE = ("swiftshader", "vulkan_lvp", "llvmpipe")  # parts of software drivers' library names
 _ICD_FOLDERS = tuple(f"{p}/vulkan/icd.d" for p in ("/etc/xdg", "/etc", "/usr/local/share", "/usr/share"))
 _LOADER_REMEDY = "install the Vulkan loader (Debian, Ubuntu: libvulkan1; Fedora: vulkan-loader)"
-_DRIVER_REMEDY = (
-    "install a Vulkan driver for it (Mesa's, on Debian and Ubuntu mesa-vulkan-drivers, or its maker's)"
-)
-_NODE_REMEDY = (
-    "use a driver that renders, not one for the display only; in a container pass --device /dev/dri"
-)
+_DRIVER_REMEDY = "install a Vulkan driver for it (Debian, Ubuntu: mesa-vulkan-drivers; or its maker's)"
+_NODE_REMEDY = "use a driver that renders, not the display's only; in a container pass --device /dev/dri"
 _PERMISSION_REMEDY = "add your user to the group that owns it (render or video) and log in again"
 _OTHER_SYSTEMS = {"Darwin": "Metal", "Windows": "WebGPU over Direct3D"}
 _PRECISIONS = {"fp16": 1, "fp32": 2}  # LiteRtDelegatePrecision
@@ -92,10 +88,11 @@ class GpuDelegate(Delegate):
             return Probe((Device("gpu:0", "gpu", names, properties),), tuple(problems))
         if names:
             evidence, remedy = f"{names}: {_LOADER} is not in the loader's folders", _LOADER_REMEDY
+            command = host.install_command(debian="libvulkan1", fedora="vulkan-loader")
             if loader:
                 evidence = f"{names}: no Vulkan driver has a manifest in {', '.join(_ICD_FOLDERS)}"
-                remedy = _DRIVER_REMEDY
-            problems.append(Problem("library", evidence, remedy, "gpu:0", "gpu"))
+                remedy, command = _DRIVER_REMEDY, host.install_command(debian="mesa-vulkan-drivers")
+            problems.append(Problem("library", evidence, remedy, "gpu:0", "gpu", command))
         if not (loader and drivers[True]):
             return Probe((), tuple(problems))
         properties |= {"drivers": drivers[True], "software": True}

@@ -137,7 +137,7 @@ class HexagonDelegate(ExternalDelegate):
             if place is None:
                 wanted = skel.format(version or "*")
                 return Problem(
-                    "skel", f"{wanted} is in none of {', '.join(folders)}", _SKEL_REMEDY, id_, kind
+                    "library", f"{wanted} is in none of {', '.join(folders)}", _SKEL_REMEDY, id_, kind
                 )
             environment["ADSP_LIBRARY_PATH"] = place
         return device._replace(properties={**properties, "environment": environment})
@@ -152,7 +152,7 @@ class HexagonDelegate(ExternalDelegate):
             problem = Problem("library", evidence, "install both of the same release", id_, kind)
         if problem is None and not any(host.exists(f"{folder}/{skel}") for skel in _LEGACY_SKELS):
             evidence = f"{library} needs {' or '.join(_LEGACY_SKELS)}, of which none is beside it"
-            problem = Problem("skel", evidence, "install them from the same release", id_, kind)
+            problem = Problem("library", evidence, "install them from the same release", id_, kind)
         if problem is not None:
             return Probe((), (problem,))
         properties = {"backend": "legacy", "library": library, "environment": {"ADSP_LIBRARY_PATH": folder}}
@@ -222,7 +222,12 @@ def _node_problem(host: HostInfo, id_: str, kind: str) -> Problem | None:
     nodes = _nodes(host)
     if not nodes:
         return Problem(
-            "node", "no /dev/fastrpc-* or /dev/adsprpc-smd: the DSP is out of reach", _NODE_REMEDY, id_, kind
+            "node",
+            "no /dev/fastrpc-* or /dev/adsprpc-smd: the DSP is out of reach",
+            host.pass_in("/dev/fastrpc-cdsp") or _NODE_REMEDY,
+            id_,
+            kind,
+            "" if host.container else "sudo modprobe fastrpc",
         )
     if all(host.access(node) is False for node in nodes):
         remedy = "add your user to the group that owns it (ls -l shows it) and log in again"

@@ -30,6 +30,11 @@ HOST_NAMES = {
 }  # fmt: skip
 
 
+REPORT = {
+    "profile", "profile_errors", "runtimes", "delegates", "findings", "unreached", "plugins",
+}  # fmt: skip
+
+
 def call(*arguments: object, status: int = 0) -> Result:
     """Run a command; it must end with this exit status."""
     result = CliRunner().invoke(main, [str(argument) for argument in arguments])
@@ -70,7 +75,7 @@ def rows(text: str) -> list[str]:
 
 def test_probe_as_json_is_the_host_and_what_runs_on_it() -> None:
     found = call_json("probe")
-    assert set(found) == HOST_NAMES | {"profile", "profile_errors", "runtimes", "delegates", "plugins"}
+    assert set(found) == HOST_NAMES | REPORT
     host = probe_host()
     for name in ("arch", "kernel", "python", "memory_bytes"):
         assert found[name] == getattr(host, name)

@@ -21,8 +21,8 @@ from tflite_hal import (
     probe_host,
     read_model,
 )
-from tflite_hal.cli.inspection import inspected
 from tflite_hal.delegate import Delegate, Probe, check_options
+from tflite_hal.diagnosis.inspection import inspected
 from tflite_hal.kernels import BuiltinKernels
 from tflite_hal.manager import Manager
 from tflite_hal.remote import open_remotely
@@ -349,5 +349,5 @@ def tflite_hal_register_delegates():
     found = inspected(manager, manager.probe(host), host)["asked"]
     assert found.devices == (Device("npu:0", "npu"),)
     (problem,) = found.problems
-    assert problem.stage == "inspect"
+    assert problem.stage == "open"
     assert said in problem.evidence

@@ -9,7 +9,8 @@ import pytest
 from tflite_hal_hexagon import HexagonDelegate
 
 from tflite_hal import Configuration, DelegateError, Device, Probe, probe_host, read_model
-from tflite_hal.delegate import check_delegate, check_options
+from tflite_hal.contract import check_delegate
+from tflite_hal.delegate import check_options
 from tflite_hal.remote import open_remotely
 from tflite_hal.runtime import load_runtime
 from tflite_hal.testing import faults
@@ -57,7 +58,7 @@ def test_qnn_drives_the_tensor_processor_and_the_gpu(board: Path) -> None:
         (("dev/fastrpc-cdsp", "dev/fastrpc-adsp"), "node", "/dev/fastrpc-*", "module fastrpc"),
         (("usr/lib/libQnnTFLiteDelegate.so",), "library", "libQnnTFLiteDelegate.so is not in", "QAIRT"),
         (("usr/lib/libQnnHtp.so",), "library", "backend libQnnHtp.so", "QAIRT"),
-        (("usr/lib/rfsa/adsp/libQnnHtpV68Skel.so",), "skel", "libQnnHtpV68Skel.so", "ADSP_LIBRARY_PATH"),
+        (("usr/lib/rfsa/adsp/libQnnHtpV68Skel.so",), "library", "libQnnHtpV68Skel.so", "ADSP_LIBRARY_PATH"),
     ],
 )
 def test_what_is_missing_is_told_by_stage(board: Path, missing, stage: str, evidence: str, remedy) -> None:
@@ -72,9 +73,9 @@ def test_what_is_missing_is_told_by_stage(board: Path, missing, stage: str, evid
 def test_a_skel_for_another_hexagon_or_a_link_that_loops_is_none(board: Path) -> None:
     skel = board / "usr/lib/rfsa/adsp/libQnnHtpV68Skel.so"
     skel.rename(skel.with_name("libQnnHtpV73Skel.so"))
-    assert probe(board).problems[0].stage == "skel"
+    assert probe(board).problems[0].stage == "library"
     skel.symlink_to(skel.name)  # as Ubuntu's packages may leave them
-    assert probe(board).problems[0].stage == "skel"
+    assert probe(board).problems[0].stage == "library"
     other = board / "usr/lib/dsp/cdsp" / skel.name
     other.parent.mkdir(parents=True)
     other.write_bytes(b"")
@@ -102,7 +103,7 @@ def test_the_older_delegate_where_it_alone_is_there(tmp_path: Path) -> None:
     (device,) = probe(root).devices
     assert (device.id, device.name) == ("dsp:0", "Hexagon by the older Hexagon delegate")
     for name, stage in (
-        ("libhexagon_nn_skel_v66.so", "skel"),
+        ("libhexagon_nn_skel_v66.so", "library"),
         ("libhexagon_interface.so", "library"),
         ("../../dev/adsprpc-smd", "node"),
     ):

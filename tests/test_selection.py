@@ -16,7 +16,8 @@ from tflite_hal import (
     TfliteHalWarning,
     read_model,
 )
-from tflite_hal.delegate import Configuration, Option, check_delegate
+from tflite_hal.contract import check_delegate
+from tflite_hal.delegate import Configuration, Option
 from tflite_hal.kernels import BuiltinKernels
 from tflite_hal.profiles import parse_profile
 from tflite_hal.runtime import load_runtime

@@ -177,7 +177,7 @@ def test_a_device_can_not_bring_variables_that_load_other_code(
 
 
 def test_nor_can_a_plugin() -> None:
-    from tflite_hal.delegate import check_delegate
+    from tflite_hal.contract import check_delegate
 
     class Preloading(Found):
         environment = {"LD_AUDIT": "/usr/lib/x.so"}  # noqa: RUF012

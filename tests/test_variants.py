@@ -21,7 +21,7 @@ from tflite_hal import (
     TfliteHalWarning,
     read_model,
 )
-from tflite_hal.delegate import check_delegate
+from tflite_hal.contract import check_delegate
 from tflite_hal.errors import PluginError
 from tflite_hal.model import Quantization, Variants
 from tflite_hal.runner import verified

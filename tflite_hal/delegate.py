@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
-from tflite_hal.errors import DelegateError, PluginError
+from tflite_hal.errors import DelegateError
 from tflite_hal.host import HostInfo
 from tflite_hal.model import Model
 from tflite_hal.profiles import DeviceProfile
 from tflite_hal.runtime import Runtime
 from tflite_hal.session import Session
-from tflite_hal.trust import changes_loading
 
 __all__ = [
     "API_VERSIONS",
+    "KINDS",
+    "SCALARS",
+    "STAGES",
     "Configuration",
     "Delegate",
     "Device",
@@ -34,10 +36,25 @@ __all__ = [
 #: The first and the last version of the plugin contract this release understands.
 API_VERSIONS: Final = (1, 1)
 
+#: What must hold before a device computes, in this order: where a :class:`Problem` may be. One at a stage
+#: says that those before it hold, or mean nothing for its device.
+STAGES: Final[Mapping[str, str]] = {
+    "probe": "the delegate can be asked",
+    "bus": "the device is on its bus, or in the device tree and enabled there",
+    "driver": "a kernel driver is bound to it",
+    "node": "its device node is there",
+    "permission": "this process may open the node",
+    "library": "the delegate's library and all that it needs are there, and may be loaded",
+    "runtime": "a runtime, or a package of the engine, is installed and fits",
+    "open": "the library opens the device",
+    "run": "a model runs on it and answers rightly",
+}
+
 #: Kinds of devices, accelerators in the order in which they are tried where nothing else decides.
 KINDS: Final = ("tpu", "npu", "dsp", "gpu", "cpu")
 
-_SCALARS: Final[dict[str, tuple[type, ...]]] = {
+#: Types of options, by their names.
+SCALARS: Final[dict[str, tuple[type, ...]]] = {
     "str": (str,),
     "int": (int,),
     "float": (int, float),
@@ -71,11 +88,14 @@ class Device(NamedTuple):
 class Problem(NamedTuple):
     """Why a device that is, or should be, there can't be used."""
 
-    stage: str  #: bus, driver, node, permission, library, runtime, open, run
+    stage: str  #: one of :data:`STAGES`
     evidence: str  #: what was seen
-    remedy: str = ""  #: what to do about it
+    remedy: str = ""  #: what to do about it, in words
     device: str = ""  #: id of the device, "" where there is none yet
     kind: str = ""  #: of the device, one of :data:`KINDS`; "" where that is not known
+    command: str = (
+        ""  #: the shell command that does it, in one line, where it is one; nobody runs it but users
+    )
 
     def to_dict(self) -> dict[str, Any]:
         """Return it JSON-ready."""
@@ -230,7 +250,7 @@ def check_options(delegate: Delegate, given: Mapping[str, Any]) -> None:
             hint = f"did you mean {close[0]!r}? " if close else ""
             known = ", ".join(sorted(declared)) or "none"
             raise DelegateError(f"{delegate.name} has no option {name!r}", remedy=f"{hint}it takes: {known}")
-        right = isinstance(value, _SCALARS[option.type]) and (
+        right = isinstance(value, SCALARS[option.type]) and (
             option.type == "bool" or not isinstance(value, bool)
         )
         if not right or (option.choices and value not in option.choices):
@@ -240,67 +260,3 @@ def check_options(delegate: Delegate, given: Mapping[str, Any]) -> None:
             raise DelegateError(f"{delegate.name}: option {name}={value!r} is not a finite number")
         if isinstance(value, str) and "\0" in value:  # the library would see its beginning only
             raise DelegateError(f"{delegate.name}: option {name}={value!r} has a zero byte")
-
-
-def check_delegate(delegate: type[Delegate], plugin: str) -> None:
-    """Refuse a class that breaks the contract.
-
-    Raises:
-        PluginError: names the plugin, the class and the defect.
-    """
-    where = f"plugin {plugin}: {getattr(delegate, '__name__', delegate)!s}"
-    if not (isinstance(delegate, type) and issubclass(delegate, Delegate)):
-        raise PluginError(f"{where} is not a subclass of tflite_hal.Delegate")
-    if (
-        not (isinstance(delegate.name, str) and delegate.name.isidentifier())
-        or delegate.name != delegate.name.lower()
-    ):
-        raise PluginError(f"{where}: name {delegate.name!r} is not a lower-case identifier")
-    low, high = API_VERSIONS
-    if not (isinstance(delegate.api_version, int) and low <= delegate.api_version <= high):
-        raise PluginError(
-            f"{where} was written for plugin API {delegate.api_version!r}, not for {low} to {high}",
-            remedy="install a release of the plugin that matches",
-        )
-    for member, fits in _MEMBERS.items():
-        value = getattr(delegate, member)
-        if not fits(value):
-            raise PluginError(f"{where}: {member} = {value!r} is not what Delegate documents")
-
-
-def _all(values: Any, kind: type) -> bool:
-    return all(isinstance(value, kind) for value in values)
-
-
-def _is_option(option: Option) -> bool:
-    return (
-        isinstance(option.name, str) and option.type in _SCALARS and isinstance(option.choices, (tuple, list))
-    )
-
-
-def _is_path(suffix: str) -> bool:
-    return not suffix or any(letter in suffix for letter in "/\\\0")
-
-
-#: What the other attributes of a delegate must be.
-_MEMBERS: Final[Mapping[str, Callable[[Any], bool]]] = {
-    "description": lambda value: isinstance(value, str),
-    "install_hint": lambda value: isinstance(value, str),
-    "crash_hint": lambda value: isinstance(value, str),
-    "in_process": lambda value: (
-        isinstance(value, bool) or (isinstance(value, (tuple, list)) and all(kind in KINDS for kind in value))
-    ),
-    "options": lambda value: (
-        isinstance(value, (tuple, list)) and _all(value, Option) and all(map(_is_option, value))
-    ),
-    "environment": lambda value: (
-        isinstance(value, Mapping)
-        and _all(value, str)
-        and _all(value.values(), str)
-        and not any(map(changes_loading, value))
-    ),
-    "variants": lambda value: (
-        isinstance(value, (tuple, list)) and _all(value, str) and not any(map(_is_path, value))
-    ),
-    "runtimes": lambda value: value is None or (isinstance(value, (tuple, list)) and _all(value, str)),
-}

@@ -10,28 +10,25 @@ import importlib
 import importlib.metadata
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final, NamedTuple
 
-import pluggy
-
-from tflite_hal.delegate import Delegate, Probe, Problem, check_delegate
+from tflite_hal.contract import check_probe, collect
+from tflite_hal.delegate import Delegate, Probe, Problem
 from tflite_hal.errors import (
-    PluginError,
     TfliteHalError,
     WorkerCrashedError,
     WorkerError,
     WorkerHungError,
 )
-from tflite_hal.hookspecs import GROUP, HOOKS
+from tflite_hal.hookspecs import GROUP
 from tflite_hal.host import HostInfo
 from tflite_hal.remote import remote_delegate
 from tflite_hal.worker import Worker, start_worker
 
-__all__ = ["Manager", "Plugin", "collect", "describe"]
+__all__ = ["DISABLED", "Manager", "Plugin"]
 
 #: Seconds a third-party plugin may take to be imported and to register.
 IMPORT_LIMIT: Final = 10.0
@@ -192,11 +189,13 @@ class Manager:
         # A probe runs a vendor's code over files of any content: whatever it raises is its own problem.
         try:
             try:
-                probe = delegate.probe(host)
+                probe = check_probe(delegate.probe(host), name, "probe")
             except WorkerCrashedError:
-                probe = delegate.probe(host)  # its worker may have died of something else since it was used
+                # Its worker may have died of something else since it was used.
+                probe = check_probe(delegate.probe(host), name, "probe")
         except Exception as error:
-            evidence = f"probe() failed: {type(error).__name__}: {error}"
+            told = error.reason if isinstance(error, TfliteHalError) else f"{type(error).__name__}: {error}"
+            evidence = f"probe() failed: {told}"
             remedy = (
                 f"report it to its maker; TFLITE_HAL_DISABLED_PLUGINS={self._plugin_of(name)} leaves it out"
             )
@@ -268,48 +267,3 @@ def _point(point: importlib.metadata.EntryPoint, distribution: importlib.metadat
     name = metadata["Name"] or "?"
     builtin = name.replace("_", "-").lower() == _DISTRIBUTION
     return _Point(point.name, point.value, name, metadata["Version"] or "?", builtin)
-
-
-def collect(module: ModuleType, plugin: str) -> tuple[list[type[Delegate]], list[str]]:
-    """Run an imported plugin's hooks, checked against the contract.
-
-    Raises:
-        PluginError: an unknown hook or argument, a hook that raised, or a class that breaks the
-            contract; names the plugin and the defect.
-    """
-    manager = pluggy.PluginManager(GROUP)
-    marker = pluggy.HookspecMarker(GROUP)
-    for hook in HOOKS:
-        marker(hook)
-    manager.add_hookspecs(importlib.import_module("tflite_hal.hookspecs"))
-    try:
-        manager.register(module, plugin)
-        manager.check_pending()
-    except (pluggy.PluginValidationError, ValueError) as error:
-        raise PluginError(f"plugin {plugin} breaks the contract: {error}") from error
-    # A hook is a vendor's code: whatever it raises is told, with the plugin's name.
-    try:
-        delegates = [cls for given in manager.hook.tflite_hal_register_delegates() for cls in given]
-        folders = [str(f) for given in manager.hook.tflite_hal_register_device_profiles() for f in given]
-    except Exception as error:
-        raise PluginError(f"plugin {plugin}: a hook raised {type(error).__name__}: {error}") from error
-    for delegate in delegates:
-        check_delegate(delegate, plugin)
-    return delegates, folders
-
-
-def describe(delegate: type[Delegate]) -> Mapping[str, Any]:
-    """Return what the core must know of a delegate it does not import, JSON-ready."""
-    return {
-        "reference": f"{delegate.__module__}:{delegate.__qualname__}",
-        "name": delegate.name,
-        "api_version": delegate.api_version,
-        "description": delegate.description,
-        "install_hint": delegate.install_hint,
-        "crash_hint": delegate.crash_hint,
-        "options": [option._asdict() for option in delegate.options],
-        "environment": dict(delegate.environment),
-        "runtimes": None if delegate.runtimes is None else list(delegate.runtimes),
-        "variants": list(delegate.variants),
-        "in_process": own if isinstance(own := delegate.in_process, bool) else list(own),
-    }

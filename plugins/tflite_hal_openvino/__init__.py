@@ -59,7 +59,8 @@ class OpenvinoDelegate(Delegate):
         problems = [one for one in found if isinstance(one, Problem)]
         if host.live and package.version() is None:
             evidence = "is ready, but the package openvino is not installed"
-            problems += [Problem("runtime", f"{d.name} {evidence}", package.INSTALL, *d[:2]) for d in ready]
+            how = package.INSTALL
+            problems += [Problem("runtime", f"{d.name} {evidence}", how, *d[:2], how) for d in ready]
             ready = []
         elif host.live and host.arch == "x86_64":
             folder = dispatch.folder()

@@ -43,12 +43,13 @@ def gpus(host: HostInfo) -> Iterator[Device | Problem]:
         problem = _node_problem(host, found.path, found.driver, f"{name} is on the bus", "i915 or xe")
         library = _opencl_driver(host)
         if problem is not None:
-            yield Problem(*problem, *at)
+            yield problem._replace(device=at[0], kind=at[1])
         elif host.find_library("libOpenCL.so.1") is None:
             evidence = f"{name} has its node, but libOpenCL.so.1 is not in the loader's folders"
-            yield Problem("library", evidence, _GPU_REMEDY, *at)
+            yield Problem("library", evidence, _GPU_REMEDY, *at, _gpu_command(host))
         elif not library:
-            yield Problem("library", f"{name} has its node, but {_VENDORS} names no driver", _GPU_REMEDY, *at)
+            evidence = f"{name} has its node, but {_VENDORS} names no driver"
+            yield Problem("library", evidence, _GPU_REMEDY, *at, _gpu_command(host))
         else:
             yield Device(*at, name, {"slot": found.slot, "library": library})
 
@@ -60,7 +61,7 @@ def npus(host: HostInfo) -> Iterator[Device | Problem]:
         problem = _node_problem(host, found.path, found.driver, f"{name} is on the bus", "intel_vpu")
         library = host.find_library(*_NPU_DRIVERS)
         if problem is not None:
-            yield Problem(*problem, *at)
+            yield problem._replace(device=at[0], kind=at[1])
         elif library is None:
             evidence = f"{name} has its node, but {_NPU_DRIVERS[0]} is not in the loader's folders"
             yield Problem("library", evidence, _NPU_REMEDY, *at)
@@ -71,22 +72,28 @@ def npus(host: HostInfo) -> Iterator[Device | Problem]:
             yield Device(*at, name, {"slot": found.slot, "library": library})
 
 
-def _node_problem(
-    host: HostInfo, path: str, driver: str | None, seen: str, modules: str
-) -> tuple[str, str, str] | None:
-    """Return stage, evidence and remedy where a device on the bus has no node that may be opened."""
+def _gpu_command(host: HostInfo) -> str:
+    """Return how to install the driver (Arch: wiki.archlinux.org, GPGPU)."""
+    return host.install_command(debian="intel-opencl-icd", arch="intel-compute-runtime")
+
+
+def _node_problem(host: HostInfo, path: str, driver: str | None, seen: str, modules: str) -> Problem | None:
+    """Return the problem where a device on the bus has no node that may be opened."""
     nodes = [f"/dev/accel/{name}" for name in host.list(f"{path}/accel") if name.startswith("accel")]
     nodes += [f"/dev/dri/{name}" for name in host.list(f"{path}/drm") if name.startswith("renderD")]
     if not nodes and driver not in modules.split(" or "):
         bound = f"its driver is {driver}" if driver else "no driver is bound"
-        return "driver", f"{seen}, {bound}", f"load the kernel module {modules}"
+        command = f"sudo modprobe {modules}" if " " not in modules and not host.container else ""
+        return Problem("driver", f"{seen}, {bound}", f"load the kernel module {modules}", command=command)
     node = next((node for node in nodes if host.exists(node)), None)
     if node is None:
         missing = nodes[0] if nodes else "a node for it"
-        remedy = "see the kernel log; in a container, hand the node in (--device)"
-        return "node", f"{seen} with its driver, but there is no {missing}", remedy
+        remedy = host.pass_in(nodes[0]) if nodes else ""
+        remedy = remedy or "see the kernel log; in a container, hand the node in (--device)"
+        return Problem("node", f"{seen} with its driver, but there is no {missing}", remedy)
     if host.access(node) is False:
-        return "permission", f"{node} may not be opened", "add your user to group render and log in again"
+        remedy = "add your user to group render and log in again"
+        return Problem("permission", f"{node} may not be opened", remedy)
     return None
 
 

@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import functools
-import io
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
 from rich.markup import escape
 
 from tflite_hal import __version__, images
 from tflite_hal.cli import show
-from tflite_hal.cli.bundle import write_bundle
 from tflite_hal.cli.group import Group
 from tflite_hal.cli.inputs import read_inputs, read_options
-from tflite_hal.cli.inspection import inspected
-from tflite_hal.errors import TfliteHalError
-from tflite_hal.external import described_delegates
 from tflite_hal.host import probe_host
 from tflite_hal.manager import Manager
-from tflite_hal.profiles import load_profiles, match_profile
 from tflite_hal.runner import Runner
 from tflite_hal.runner.request import MOST_THREADS
-from tflite_hal.runtime import RuntimeStatus, runtime_status, runtime_statuses
-from tflite_hal.worker import start_worker
 
 __all__ = ["library_options", "main", "variants_option", "warn_of_threads"]
 
@@ -107,88 +98,6 @@ def warn_of_threads(threads: int | None) -> None:
     here = os.cpu_count()
     if threads and here and threads > here:
         warnings.warn(f"--threads {threads} on {here} CPUs is slower than one each", stacklevel=2)
-
-
-@main.command()
-@click.option(
-    "--root", default="/", type=click.Path(exists=True, file_okay=False), help="Probe this file tree."
-)
-@click.option(
-    "--bundle", type=click.Path(), help="Write all of it, and the files it was read from, to FILE.tar.gz."
-)
-@click.option("--force", is_flag=True, help="Replace the bundle that is there.")
-@_json_option
-def probe(root: str, bundle: str | None, force: bool, as_json: bool) -> None:
-    """Show this machine: host, runtimes, delegates, devices, problems and remedies.
-
-    A bundle is for whoever helps: without serial numbers, addresses and names, and `probe --root` reads
-    it, unpacked, as the machine it is from.
-    """
-    if force and bundle is None:
-        raise click.UsageError("--force is for --bundle FILE")
-    host, manager = probe_host(root), Manager()
-    profiles, errors = load_profiles(manager.profile_folders)
-    match = match_profile(host, profiles)
-    described = described_delegates(profiles, [one.name for one in manager.delegates])
-    probes = inspected(manager, manager.probe(host, described), host)
-    runtimes = [_proven(status) for status in runtime_statuses()] if host.live else []
-    wrong = [str(error) for error in (*errors, *_wrong_settings())]
-
-    def show_on(out: Console) -> None:
-        why = None if match is None else f"{match.profile.name} ({', '.join(match.reasons)})"
-        show.print_host(out, host, why)
-        show.print_runtimes(out, runtimes)
-        show.print_delegates(out, probes, manager.plugins, {one.name for one in described})
-        for error in wrong:
-            out.print(f"[red]{escape(error)}[/]")
-
-    report = {
-        **host.to_dict(),
-        "profile": None if match is None else match.profile.name,
-        "profile_errors": [str(error) for error in errors],
-        "runtimes": [status.to_dict() for status in runtimes],
-        "delegates": {name: found.to_dict() for name, found in probes.items()},
-        "plugins": [plugin.to_dict() for plugin in manager.plugins],
-    }
-    if bundle is not None:
-        with io.StringIO() as text:
-            show_on(Console(file=text, width=1 << 16))  # a line broken in two would hide what it names
-            count = write_bundle(bundle, host, report, text.getvalue(), force)
-        note = f"wrote {bundle} with {count} files of this machine; look through it before you send it"
-        click.echo(note, err=True)
-    if as_json:
-        show.print_json(report)
-    else:
-        show_on(show.console())
-
-
-def _wrong_settings() -> list[TfliteHalError]:
-    """Return what is wrong with the variable that names the runtime of every call."""
-    wanted = os.environ.get("TFLITE_HAL_RUNTIME")
-    try:
-        if wanted:
-            runtime_status(wanted)
-    except TfliteHalError as error:
-        return [type(error)(f"TFLITE_HAL_RUNTIME: {error.reason}", remedy=error.remedy)]
-    return []
-
-
-def _proven(status: RuntimeStatus) -> RuntimeStatus:
-    """Import a runtime in a worker: only that shows that it can be used, and it may die of it."""
-    if status.state != "usable":
-        return status
-    try:
-        worker = start_worker(f"runtime {status.name}", runtime=None)
-    except TfliteHalError as error:  # says nothing of the runtime
-        reason = f"{status.version}, installed; importing it was not tried: {error.reason}"
-        return status._replace(state="unchecked", reason=reason, remedy=error.remedy)
-    try:
-        worker.request("runtime", limit=60.0, stage="importing it", name=status.name)
-    except TfliteHalError as error:
-        return status._replace(state="broken", reason=error.reason, remedy=error.remedy)
-    finally:
-        worker.close()
-    return status
 
 
 @main.command()

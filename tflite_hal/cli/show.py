@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import click
@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tflite_hal import images
-from tflite_hal.delegate import Probe
+from tflite_hal.diagnosis import Diagnosis, Finding, Unreached
 from tflite_hal.host import HostInfo
 from tflite_hal.kernels import BuiltinKernels
 from tflite_hal.manager import Plugin
@@ -26,7 +26,7 @@ from tflite_hal.runtime import RuntimeStatus
 __all__ = [
     "console",
     "listed",
-    "print_delegates",
+    "print_findings",
     "print_host",
     "print_json",
     "print_runtimes",
@@ -90,34 +90,68 @@ def print_runtimes(console: Console, runtimes: Sequence[RuntimeStatus]) -> None:
     console.print(rows)
 
 
-def print_delegates(
-    console: Console, probes: Mapping[str, Probe], plugins: Sequence[Plugin], described: Collection[str]
+def print_findings(
+    console: Console, found: Diagnosis, plugins: Sequence[Plugin], described: Collection[str]
 ) -> None:
-    """Print what each delegate found, the kernels that are always there, and which plugins are broken;
-    of those that device profiles describe, the ones without a device here in one row."""
-    rows = table("delegate", "device", "what")
-    for name, found in probes.items():
-        for device in found.devices:
-            what = " · ".join(filter(None, (device.name, device.state)))
-            rows.add_row(name, f"{escape(device.id)} ({escape(device.kind)})", escape(what))
-        for one in found.problems:
-            place = f"[yellow]{escape(one.device or '-')}[/]"
-            rows.add_row(name, place, problem(one.evidence, one.remedy))
-        if not found.devices and not found.problems and name not in described:
-            rows.add_row(name, "[dim]-[/]", "[dim]no such device here[/]")
-    absent = [name for name in described if not (probes[name].devices or probes[name].problems)]
+    """Print how far each device gets and what stands in its way, what nothing reaches, the kernels that are
+    always there, and which plugins are broken; delegates without a device here in one row each, those that
+    device profiles describe in one together."""
+    rows = table("delegate", "device", "stage", "what")
+    for one in found.findings:
+        place = f"{one.device} ({one.kind})" if one.device and one.kind else one.device or one.kind or "-"
+        rows.add_row(one.delegate, escape(place), _stage(one), _what(one))
+    silent = [name for name, probe in found.probes.items() if not (probe.devices or probe.problems)]
+    for name in silent:
+        if name not in described:
+            rows.add_row(name, "[dim]-[/]", "[dim]-[/]", "[dim]no such device here[/]")
+    absent = [name for name in silent if name in described]
     if absent:
-        rows.add_row("[dim]profiles[/]", "[dim]-[/]", f"[dim]no device here: {', '.join(sorted(absent))}[/]")
-    rows.add_row(BuiltinKernels.name, "cpu (cpu)", BuiltinKernels.description)
+        what = f"[dim]no device here: {', '.join(sorted(absent))}[/]"
+        rows.add_row("[dim]profiles[/]", "[dim]-[/]", "[dim]-[/]", what)
+    rows.add_row(BuiltinKernels.name, "cpu (cpu)", "[dim]-[/]", BuiltinKernels.description)
+    told = {one.delegate for one in found.findings if one.problem and one.problem.stage == "probe"}
     for plugin in plugins:
-        if plugin.problem:
-            rows.add_row(f"[red]plugin {escape(plugin.name)}[/]", "-", escape(plugin.problem))
+        if plugin.problem and not (told & set(plugin.delegates)):
+            rows.add_row(f"[red]plugin {escape(plugin.name)}[/]", "-", "-", escape(plugin.problem))
+    console.print(rows)
+    _print_unreached(console, found.unreached)
+
+
+def _stage(one: Finding) -> str:
+    if one.problem is not None:
+        return f"[yellow]{one.problem.stage}[/]"
+    return f"[green]{one.state}[/]" if one.state == "runs" else one.state
+
+
+def _what(one: Finding) -> str:
+    """Return a device's name, what was seen of it, and what stands in its way."""
+    seen = {step.stage: step.text for step in one.steps if step.text and step.state != "failed"}
+    lines = [one.name] if one.name else []
+    bus = ", driver ".join(filter(None, (seen.get("bus"), seen.get("driver"))))
+    lines += [line for line in (bus, seen.get("library"), seen.get("run")) if line]
+    shown = [escape(line) for line in lines]
+    if one.problem is not None:
+        shown.append(problem(one.problem.evidence, one.problem.remedy, one.problem.command))
+    return "\n".join(shown)
+
+
+def _print_unreached(console: Console, unreached: Sequence[Unreached]) -> None:
+    if not unreached:
+        return
+    console.print()
+    rows = table("not reached", "kind", "why")
+    for one in unreached:
+        instead = f"\nreached by: {escape(one.instead)}" if one.instead else ""
+        rows.add_row(
+            escape(one.name), one.kind, problem(f"{one.evidence}: {one.reason}", one.remedy) + instead
+        )
     console.print(rows)
 
 
-def problem(evidence: str, remedy: str) -> str:
-    """Return what was seen and, below it, what to do."""
-    return escape(evidence) + (f"\n[bold]→ {escape(remedy)}[/]" if remedy else "")
+def problem(evidence: str, remedy: str, command: str = "") -> str:
+    """Return what was seen and, below it, what to do and the command for it."""
+    told = escape(evidence) + (f"\n[bold]→ {escape(remedy)}[/]" if remedy else "")
+    return told + (f"\n[bold]$ {escape(command)}[/]" if command else "")
 
 
 def remarks(info: ModelInfo) -> list[str]:

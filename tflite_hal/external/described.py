@@ -68,7 +68,8 @@ class DescribedDelegate(ExternalDelegate):
             wanted = " or ".join(entry["nodes"])
             driver = f" of driver {' or '.join(entry['driver'])}" if "driver" in entry else ""
             evidence = f"{', '.join(compatible)} is here, but no {wanted}{driver}"
-            return Problem("node", evidence, entry.get("remedy", ""), id_, kind) if compatible else None
+            remedy = host.pass_in(entry["nodes"][0]) or entry.get("remedy", "")
+            return Problem("node", evidence, remedy, id_, kind) if compatible else None
         if all(host.access(node) is False for node in nodes):
             remedy = "add your user to the group that owns it (ls -l shows it) and log in again"
             return Problem("permission", f"{nodes[0]} may not be opened", remedy, id_, kind)

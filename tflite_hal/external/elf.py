@@ -1,4 +1,4 @@
-"""What a shared library says of itself before it is loaded: its processor, and what it exports.
+"""What a shared library says of itself before it is loaded: its processor, and what it exports and needs.
 
 Reads the header and the dynamic symbols of an ELF file (System V ABI, chapters 4 and 5), bounded, and
 believes nothing of it: what makes no sense is not told, and the loader may judge.
@@ -9,11 +9,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple
 
 from tflite_hal.trust import Distrust
 
-__all__ = ["Elf", "read_elf", "why_unloadable"]
+__all__ = ["Elf", "read_elf", "read_needs", "why_unloadable"]
 
 #: What ``load_delegate`` calls, and what a stable delegate has instead (LiteRT,
 #: tflite/core/acceleration/configuration/c/stable_delegate.h).
@@ -23,6 +23,9 @@ STABLE: Final = "TFL_TheStableDelegate"
 #: Most bytes of a table that are read: those of a whole TensorFlow are smaller.
 _MOST: Final = 64 * 1024 * 1024
 _MOST_SECTIONS: Final = 4096
+_DYNAMIC: Final = 6  # SHT_DYNAMIC
+_NEEDED: Final = 1  # DT_NEEDED
+_SEARCHED: Final = (15, 29)  # DT_RPATH, DT_RUNPATH
 _SYMBOLS: Final = 11  # SHT_DYNSYM
 _NOWHERE: Final = 0  # SHN_UNDEF: needed, not exported
 _DSP6: Final = 164  # EM_QDSP6
@@ -68,22 +71,59 @@ def why_unloadable(path: str) -> Distrust | None:
     return None
 
 
+def read_needs(path: str) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """Return the libraries that one needs, and the folders (``RUNPATH``, ``RPATH``) it wants searched for
+    them, ``$ORIGIN`` being its own; None for what is no ELF file, or has no such table."""
+    try:
+        with Path(path).open("rb") as file:
+            elf = _read(file, ())
+            return None if elf is None else _needs(file, elf, str(Path(path).resolve().parent))
+    except (OSError, ValueError, OverflowError, struct.error):
+        return None
+
+
+def _needs(file: BinaryIO, elf: Elf, origin: str) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    table = _sections(file, elf)
+    entry = struct.Struct(f"{elf.order}{'II' if elf.bits == 32 else 'QQ'}")
+    for _, kind, _, _, start, length, link, *_ in table:
+        if kind != _DYNAMIC or not link < len(table):
+            continue
+        text, raw = _part(file, table[link][4], table[link][5]), _part(file, start, length)
+        found = list(entry.iter_unpack(raw[: len(raw) - len(raw) % entry.size]))
+        needed = [_text(text, value) for tag, value in found if tag == _NEEDED]
+        given = ":".join(_text(text, value) for tag, value in found if tag in _SEARCHED)
+        folders = given.replace("${ORIGIN}", origin).replace("$ORIGIN", origin).split(":")
+        return tuple(filter(None, needed)), tuple(filter(None, folders))
+    return None
+
+
+def _text(table: bytes, place: int) -> str:
+    return table[place : table.find(b"\0", place)].decode(errors="replace") if place < len(table) else ""
+
+
+def _sections(file: BinaryIO, elf: Elf) -> list[tuple[Any, ...]]:
+    word = "I" if elf.bits == 32 else "Q"
+    header = struct.Struct(f"{elf.order}HHI{word}{word}{word}IHHHHHH")
+    file.seek(16)
+    _, _, _, _, _, place, _, _, _, _, size, count, _ = header.unpack(file.read(header.size))
+    section = struct.Struct(f"{elf.order}II{word}{word}{word}{word}II{word}{word}")
+    if size != section.size or not 0 < count <= _MOST_SECTIONS:
+        return []
+    return list(section.iter_unpack(_part(file, place, size * count)))
+
+
 def _read(file: BinaryIO, names: Collection[str]) -> Elf | None:
     ident = file.read(16)
     if len(ident) < 16 or ident[:4] != b"\x7fELF" or ident[4] not in (1, 2) or ident[5] not in (1, 2):
         return None
     bits, order = 32 * ident[4], "<" if ident[5] == 1 else ">"
-    word = "I" if bits == 32 else "Q"
-    header = struct.Struct(f"{order}HHI{word}{word}{word}IHHHHHH")
-    _, machine, _, _, _, place, _, _, _, _, size, count, _ = header.unpack(file.read(header.size))
-    elf = Elf(bits, order, machine, None)
-    section = struct.Struct(f"{order}II{word}{word}{word}{word}II{word}{word}")
-    if not names or size != section.size or not 0 < count <= _MOST_SECTIONS:
+    elf = Elf(bits, order, struct.unpack(f"{order}2xH", file.read(4))[0], None)
+    if not names:
         return elf
     try:
-        table = list(section.iter_unpack(_part(file, place, size * count)))
-        for _, kind, _, _, start, length, link, _, _, _ in table:
-            if kind == _SYMBOLS and link < count:
+        table = _sections(file, elf)
+        for _, kind, _, _, start, length, link, *_ in table:
+            if kind == _SYMBOLS and link < len(table):
                 text = _part(file, table[link][4], table[link][5])
                 found = _exported(elf, _part(file, start, length), text, names)
                 return elf._replace(exported=frozenset(found))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tflite_hal.host.cgroup import memory_limit
+from tflite_hal.host.commands import install_command
 from tflite_hal.host.container import find_container, find_virtual, pass_in
 from tflite_hal.host.cpu import Cluster, Cpu, read_cpu
 from tflite_hal.host.devices import (
@@ -125,6 +126,15 @@ class HostInfo:
         """Return how a device node, such as ``/dev/apex_0``, gets into the container this process is in:
         words that end a remedy. "" outside of a container, and for a node that is there."""
         return "" if self.exists(node) else pass_in(self.container, node)
+
+    def install_command(self, **packages: str) -> str:
+        """Return the command that installs a package on this system, "" where none is given for it.
+
+        Args:
+            packages: names by distribution: ``debian``, ``ubuntu``, ``fedora``, ``arch``. Those derived
+                from one of them are served by what they call their parent.
+        """
+        return install_command(self.os_id, packages)
 
     def find_library(self, *names: str, folders: Iterable[str] = ()) -> str | None:
         """Return the path of the first shared library found in ``folders``, then in the loader's; a name

@@ -18,10 +18,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tflite_hal.accuracy import Check, Grade, compare, model_kind
-from tflite_hal.delegate import Delegate, Device, Probe, check_delegate, check_options
+from tflite_hal.contract import check_delegate, describe
+from tflite_hal.delegate import Delegate, Device, Probe, check_options
 from tflite_hal.errors import DelegateError
 from tflite_hal.host import HostInfo, probe_host
-from tflite_hal.manager import describe
 from tflite_hal.model import Model, read_model
 from tflite_hal.remote import remote_delegate
 from tflite_hal.runtime import load_runtime

@@ -6,13 +6,13 @@ import importlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from tflite_hal.contract import check_probe, collect, describe
 from tflite_hal.delegate import Configuration, Delegate, Device
 from tflite_hal.errors import DelegateError
 from tflite_hal.host import HostInfo
-from tflite_hal.manager import collect, describe
 from tflite_hal.model import Model, read_model
 from tflite_hal.profiles import load_profile
 from tflite_hal.runtime import load_runtime
@@ -98,11 +98,12 @@ class Server:
         if "profile" in arguments:
             path = arguments["profile"]
             given.append(None if path is None else load_profile(path, trusted=True))
-        result = getattr(self._delegate(delegate), method)(*given)
+        asked = self._delegate(delegate)
+        result = getattr(asked, method)(*given)
         if method == "configurations":
-            result = [configuration.to_dict() for configuration in result]
+            result = _configurations(result, asked.name)
         elif method in ("probe", "inspect"):
-            result = result.to_dict()
+            result = check_probe(result, asked.name, method).to_dict()
         return {"result": result}
 
     def _runtime(self, name: str) -> dict[str, Any]:
@@ -129,9 +130,10 @@ class Server:
         blob: bytes = b"",
     ) -> dict[str, Any]:
         source = _model(model, stamp, blob)
-        opened = self._delegate(delegate).open(
-            source, Device(**device), Configuration(**configuration), load_runtime(runtime)
-        )
+        made = self._delegate(delegate)
+        opened = made.open(source, Device(**device), Configuration(**configuration), load_runtime(runtime))
+        if not isinstance(opened, Session):
+            raise DelegateError(f"delegate {made.name}: open() gave {opened!r}, which is no Session")
         self._sessions[session] = opened, source
         coverage = opened.coverage
         return {"coverage": coverage.to_dict() if isinstance(coverage, Coverage) else coverage}
@@ -168,6 +170,18 @@ class Server:
         if found is not None:
             found[0].close()
         return {}
+
+
+def _configurations(given: Any, delegate: str) -> list[dict[str, Any]]:
+    if not isinstance(given, Iterable):
+        reason = f"delegate {delegate}: configurations() gave {given!r}, which is no sequence"
+        raise DelegateError(reason)
+    found = list(given)
+    wrong = [one for one in found if not isinstance(one, Configuration)]
+    if wrong:
+        reason = f"delegate {delegate}: configurations() gave {wrong[0]!r}, which is no Configuration"
+        raise DelegateError(reason)
+    return [one.to_dict() for one in found]
 
 
 def _model(path: str | None, stamp: list[int] | None, blob: bytes) -> Model:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import closing
 
+from tflite_hal.contract import check_probe, describe
 from tflite_hal.delegate import Delegate, Probe, Problem
 from tflite_hal.errors import TfliteHalError
 from tflite_hal.host import HostInfo
-from tflite_hal.manager import Manager, describe
+from tflite_hal.manager import Manager
 from tflite_hal.remote import RemoteDelegate, remote_delegate
 from tflite_hal.worker import start_worker
 
@@ -27,9 +28,9 @@ def inspected(manager: Manager, probes: Mapping[str, Probe], host: HostInfo) -> 
         if not (asks and found.devices):
             continue
         try:
-            result[delegate.name] = _inspect(delegate, host, found)
+            result[delegate.name] = check_probe(_inspect(delegate, host, found), delegate.name, "inspect")
         except TfliteHalError as error:
-            problem = Problem("inspect", f"inspect() failed: {error.reason}", error.remedy)
+            problem = Problem("open", f"inspect() failed: {error.reason}", error.remedy)
             result[delegate.name] = Probe(found.devices, (*found.problems, problem))
     return result
 
