@@ -1,6 +1,7 @@
 """The shortest way of ``predict``: the same answers and errors as the usual way, whatever is given."""
 
 import os
+import signal
 import threading
 from pathlib import Path
 
@@ -148,9 +149,41 @@ def test_threads_share_it(runner: Runner) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_process_opens_its_own(runner: Runner) -> None:
     expected = runner.predict(image(1))
-    with runner._life._lock:  # as another thread might at that moment
+    with runner._life._turn.lock:  # as another thread might at that moment
         child = os.fork()
         if child == 0:
             same = all(np.array_equal(runner.predict(image(1)), expected) for _ in range(3))
             os._exit(0 if same else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX signals")
+@pytest.mark.parametrize("way", ["direct", "usual"])
+def test_a_signal_handler_gets_no_turn_inside_of_a_run(runner: Runner, way: str) -> None:
+    """Its inputs would be in the tensors when the interrupted call reads its outputs."""
+    expected, refused = {s: usual(runner, image(s)).tobytes() for s in (0, 1)}, []
+
+    def handler(*_: object) -> None:
+        try:
+            assert runner.predict(image(1)).tobytes() == expected[1]
+        except TfliteHalError as error:
+            refused.append(str(error))
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    try:
+        for _ in range(3000):
+            if way == "usual":
+                runner._life.direct = None
+            assert runner.predict(image(0)).tobytes() == expected[0]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert all("inside of a predict of this runner" in reason for reason in refused)
+
+
+def test_it_is_made_once_per_call(runner: Runner) -> None:
+    direct = runner._life.direct
+    runner.predict(image().astype(np.int16))
+    runner.predict(image().tolist())
+    assert runner._life.direct is direct

@@ -1,5 +1,6 @@
 """What trials found is remembered: nothing is tried twice, and what went wrong is not tried again."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -215,13 +216,25 @@ def test_times_of_different_choices_are_not_compared(install, digits: Path) -> N
 
     def races(*exclude: str) -> set[str]:
         with Runner.auto(digits, exclude=exclude) as runner:
-            return {a.race for a in runner.selection.attempts if a.latency_ms is not None}
+            right = [a.races for a in runner.selection.attempts if a.latency_ms is not None]
+            return set.intersection(*map(set, right))
 
     first, second = races("builtin", "acme"), races("xnnpack")
     together = races()
     assert [len(found) for found in (first, second, together)] == [1, 1, 1]
     assert len(first | second | together) == 3
-    assert races() == races("acme") == together  # known, and measured beside each other
+
+
+def test_choices_that_share_candidates_need_no_new_race_each(digits: Path, monkeypatch) -> None:
+    ran: list[int] = []
+    choosing = importlib.import_module("tflite_hal.trial.choosing")
+    race = choosing.race
+    monkeypatch.setattr(choosing, "race", lambda *given: ran.append(1) or race(*given))
+    for _ in range(3):
+        Runner.auto(digits).close()
+        Runner.auto(digits, threads=1).close()
+        Runner.auto(digits, threads=3).close()
+    assert len(ran) == 2  # of all, and with three threads; with one, all were in the first
 
 
 def test_a_device_is_tried_with_one_model_at_a_time(digits: Path, digits_float: Path, tmp_path: Path) -> None:

@@ -392,7 +392,7 @@ def test_a_folder_is_no_model_and_a_saved_model_says_what_to_do(tmp_path: Path) 
 
 @pytest.mark.skipif(not Path(os.devnull).is_char_device(), reason="no such device here")
 def test_a_device_is_not_read() -> None:
-    with pytest.raises(ModelError, match="is a device, not a file"):
+    with pytest.raises(ModelError, match="it is no regular file"):
         read_model(os.devnull)
 
 
@@ -601,3 +601,10 @@ def test_a_model_that_takes_text_runs_and_can_be_checked(same_words: Path, runti
 def test_text_does_not_enter_a_child_process(same_words: Path) -> None:
     with pytest.raises(NoDelegateError, match="has text, which does not cross a process boundary"):
         Runner.auto(same_words, isolate=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX")
+def test_a_pipe_is_no_model_and_nobody_waits_for_its_writer(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.tflite")
+    with pytest.raises(ModelError, match=r"m\.tflite: it is no regular file"):
+        read_model(tmp_path / "m.tflite")

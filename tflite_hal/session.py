@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +20,7 @@ from tflite_hal.errors import DelegateError, InputError, ModelError, RuntimeUnav
 from tflite_hal.model import Model, Signature
 from tflite_hal.runtime import Runtime
 
-__all__ = ["MOST_CALLS", "Call", "Coverage", "Direct", "InterpreterSession", "Session", "TensorCall"]
+__all__ = ["MOST_CALLS", "Call", "Coverage", "Direct", "InterpreterSession", "Session", "TensorCall", "Turn"]
 
 Arrays = Sequence[np.ndarray[Any, Any]]
 Shapes = Sequence[tuple[int, ...]]
@@ -31,6 +32,18 @@ MOST_CALLS = 16
 #: What the runtimes' native code raises; SystemError where it was built for another numpy.
 _NATIVE_ERRORS = (ValueError, RuntimeError, MemoryError, SystemError)
 _NATIVE_TEXT = 400  # characters kept of a runtime's message: it grows with every failed invoke
+
+
+class Turn:
+    """Whose turn it is to run a session: one thread's, and in that one call's."""
+
+    __slots__ = ("lock", "taken")
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        #: Whether a run is under way: a signal handler or a finalizer may call for another in the same
+        #: thread, which the lock lets pass, and its numbers would be the first call's too.
+        self.taken = False
 
 
 class Call:
@@ -174,7 +187,7 @@ class InterpreterSession(Session):
 class TensorCall(Call):
     """A call by tensor index on the primary subgraph."""
 
-    __slots__ = ("_session", "inputs", "outputs", "shapes")
+    __slots__ = ("_direct", "_session", "inputs", "outputs", "shapes")
 
     def __init__(
         self,
@@ -187,6 +200,7 @@ class TensorCall(Call):
         self.inputs = inputs
         self.outputs = outputs
         self.shapes = shapes
+        self._direct: tuple[Direct | None] | None = None  # made once
 
     def run(self, arrays: Arrays) -> list[np.ndarray[Any, Any]]:
         """See :meth:`Call.run`."""
@@ -203,25 +217,31 @@ class TensorCall(Call):
         except _NATIVE_ERRORS as error:
             raise _explained(session._model, "run", error) from error
 
-    def direct(self, names: Sequence[str], lock: Any) -> Direct | None:
+    def direct(self, names: Sequence[str], turn: Turn) -> Direct | None:
         """Return the shortest way of a call of one input: it looks only at what can change from call to
         call, and costs less than ``set_tensor, invoke, get_tensor`` by hand, where all that a runner
         looks after costs as much as a small model.
 
         Args:
             names: of the outputs.
-            lock: what keeps other threads from the session, and it from being closed.
+            turn: what keeps other threads from the session, and it from being closed.
 
         Returns:
             What takes the input and returns the output (a dict of several); None where it does not fit
             exactly, or fails: then the usual way is due, which tells. None for several inputs.
         """
+        if self._direct is None:
+            self._direct = (self._make_direct(names, turn),)
+        return self._direct[0]
+
+    def _make_direct(self, names: Sequence[str], turn: Turn) -> Direct | None:
         if len(self.inputs) != 1:
             return None
         (number,), (shape,), outputs = self.inputs, self.shapes, self.outputs
         details = self._session._interpreter.get_input_details()
         dtype = next(np.dtype(d["dtype"]) for d in details if d["index"] == number)
         session, pid, getpid, array_type = self._session, os.getpid(), os.getpid, np.ndarray
+        lock = turn.lock
         single = outputs[0] if len(outputs) == 1 else None
 
         def direct(value: Any) -> Any:
@@ -230,8 +250,10 @@ class TensorCall(Call):
             if getpid() != pid:  # in a forked process the lock may be held for ever
                 return None
             with lock:
-                if session._active is not self:  # closed, or in the shapes of another call
+                # Closed, or in the shapes of another call, or a signal handler inside of a run.
+                if session._active is not self or turn.taken:
                     return None
+                turn.taken = True
                 # Not kept: the runtimes' public methods refuse while another holds it.
                 native = session._interpreter._interpreter
                 try:
@@ -242,6 +264,8 @@ class TensorCall(Call):
                     return {name: native.GetTensor(one, 0) for name, one in zip(names, outputs, strict=True)}
                 except _NATIVE_ERRORS:
                     return None
+                finally:
+                    turn.taken = False
 
         return direct if hasattr(self._session._interpreter, "_interpreter") else None
 

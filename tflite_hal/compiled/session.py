@@ -263,8 +263,7 @@ class CompiledSession(Session):
         """Bring a signature's inputs into these shapes.
 
         Raises:
-            InputError: the accelerator can't take them.
-            DelegateError: the session is closed.
+            DelegateError: the accelerator can't take them; the session is closed.
         """
         if not self._handles:
             raise self.failure("run it", "the session is closed")
@@ -279,8 +278,8 @@ class CompiledSession(Session):
                 self.compiled, signature.number, port.number, dims, len(shape)
             )
             if status:
-                reason = status_text(name, status)
-                raise InputError(f"{self._model.name}: input {port.number} can't be {shape}: {reason}")
+                # The engine's own limit: another may take this shape.
+                raise self.failure(f"give input {port.number} the shape {shape}", status_text(name, status))
             current[port.number] = shape
 
     def deactivate(self, signature: int) -> None:

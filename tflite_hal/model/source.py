@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from tflite_hal.errors import ModelError
@@ -81,6 +82,11 @@ def _stamp(found: os.stat_result) -> Stamp:
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
+def _at_once(path: str, flags: int) -> int:
+    """Open a file without waiting for who writes into it, should it be a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 def read_file(path: str) -> tuple[bytes, Stamp]:
     """Return a file's bytes, and what tells it from another under the same path.
 
@@ -88,11 +94,11 @@ def read_file(path: str) -> tuple[bytes, Stamp]:
         ModelError: it can't be read; says why.
     """
     try:
-        if Path(path).is_char_device():
-            raise ModelError(f"{path} is a device, not a file")  # reading it may never end
-        with Path(path).open("rb") as file:
-            stamp = _stamp(os.fstat(file.fileno()))
-            return file.read(), stamp
+        with open(path, "rb", opener=_at_once) as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):  # a pipe or a device: reading it may never end
+                raise ValueError("it is no regular file, but a pipe or a device")
+            return file.read(), _stamp(found)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         saved = "it is a SavedModel: convert it to .tflite first"

@@ -19,7 +19,7 @@ from tflite_hal.runner.request import Request
 from tflite_hal.runner.told import interrupted, with_remedy
 from tflite_hal.runtime import Runtime
 from tflite_hal.selection import Attempt, Candidate, Outcome, Selection
-from tflite_hal.session import MOST_CALLS, Call, Direct, TensorCall
+from tflite_hal.session import MOST_CALLS, Call, Direct, TensorCall, Turn
 from tflite_hal.trial import Memory, Opened, choose, limit_runs, open_candidate, outcome_of
 
 __all__ = ["Active"]
@@ -112,7 +112,9 @@ class Active:
             rest.recovered(self.opened.candidate)
         return results if self._recheck is None else self._rechecked(signature, arrays, results)
 
-    def direct(self, signature: str | None, arrays: Arrays, names: Sequence[str], lock: Any) -> Direct | None:
+    def direct(
+        self, signature: str | None, arrays: Arrays, names: Sequence[str], turn: Turn
+    ) -> Direct | None:
         """Return the shortest way for inputs like these, which just got their answer; None where there
         is none, and while something has to be counted, compared or come back to."""
         candidate = self.opened.candidate
@@ -126,7 +128,7 @@ class Active:
             or rest.has_failed(candidate)
         ):
             return None
-        return call.direct(names, lock)
+        return call.direct(names, turn)
 
     def _rechecked(self, signature: str | None, arrays: Arrays, results: Arrays) -> Arrays:
         assert self._recheck is not None  # noqa: S101 -- for the type checker

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from tflite_hal.errors import ClosedError
+from tflite_hal.errors import ClosedError, DelegateError
 from tflite_hal.model import Model
 from tflite_hal.remote import close_dropped
 from tflite_hal.runner.active import Active
 from tflite_hal.runner.events import Events
 from tflite_hal.runner.request import Request
 from tflite_hal.runtime import Runtime
-from tflite_hal.session import Direct
+from tflite_hal.session import Direct, Turn
 
 __all__ = ["Life"]
 
@@ -29,7 +29,7 @@ class Life:
         """Open; raises as :class:`Active`."""
         close_dropped()
         self._arguments = (model, runtime, request, events)
-        self._lock = threading.RLock()
+        self._turn = Turn()
         self._names = model.info.interface(None, model.name).output_names
         self._closed = False
         self._pid = os.getpid()
@@ -40,11 +40,18 @@ class Life:
         """See :meth:`Active.run`."""
         if self._pid != os.getpid():
             self._reopen_after_fork()
-        with self._lock:
+        with self._turn.lock:
             self.check_open()
-            results = self.active.run(signature, arrays)
+            if self._turn.taken:
+                reason = f"{self._arguments[0].name}: predict was called inside of a predict of this runner"
+                raise DelegateError(reason, remedy="use another runner in signal handlers and finalizers")
+            self._turn.taken = True
+            try:
+                results = self.active.run(signature, arrays)
+            finally:
+                self._turn.taken = False
             if signature is None:
-                self.direct = self.active.direct(signature, arrays, self._names, self._lock)
+                self.direct = self.active.direct(signature, arrays, self._names, self._turn)
             return results
 
     def reset(self) -> None:
@@ -52,7 +59,7 @@ class Life:
         self.check_open()
         if self._pid != os.getpid():
             self._reopen_after_fork()
-        with self._lock:
+        with self._turn.lock:
             self.check_open()
             self.active.reset()
 
@@ -68,7 +75,7 @@ class Life:
             _leaked.append(self.active)
             self._closed = True
             return
-        with self._lock:
+        with self._turn.lock:
             if not self._closed:
                 self.active.close()
             self._closed = True
@@ -83,7 +90,7 @@ class Life:
             if self._pid == os.getpid():
                 return  # another thread of the child was first
             _leaked.append(self.active)
-            self._lock = threading.RLock()
+            self._turn = Turn()
             events.record("fork", f"{model.name} was opened again in a forked process", warn=False)
             self.active = Active(*self._arguments)
             self._pid = os.getpid()

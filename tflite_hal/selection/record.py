@@ -72,7 +72,9 @@ class Attempt(NamedTuple):
     coverage: Coverage | None = None  #: operators taken, None = not reported
     comparison: Comparison | None = None  #: with the built-in kernels' answers; None = not compared
     latency_ms: float | None = None  #: of one run, measured beside the others'; None = not measured
-    race: str = ""  #: beside which ones: only latencies of one race can be compared; "" = not measured
+    #: Latency and boundary of the last races it took part in, by the race's name: only those of one race
+    #: can be compared, since each was measured beside others, perhaps on a busier machine.
+    races: Mapping[str, tuple[float, float | None]] = {}
     boundary_ms: float | None = None  #: the process boundary's part of it; None = there is none
     recalled: bool = False  #: known from an earlier trial
     rank: int | None = None  #: 1 is used first, the next where it fails; None = never used
@@ -83,7 +85,12 @@ class Attempt(NamedTuple):
         """Return it JSON-ready."""
         coverage = None if self.coverage is None else self.coverage.to_dict()
         comparison = None if self.comparison is None else self.comparison.to_dict()
-        given = {"outcome": self.outcome.value, "coverage": coverage, "comparison": comparison}
+        given: dict[str, Any] = {
+            "outcome": self.outcome.value,
+            "coverage": coverage,
+            "comparison": comparison,
+        }
+        given["races"] = {name: list(figures) for name, figures in self.races.items()}
         return {**self._asdict(), **given}
 
     @classmethod
@@ -115,9 +122,9 @@ class Attempt(NamedTuple):
                 remedy=str(record["remedy"]),
                 coverage=None if coverage is None else Coverage.from_dict(coverage),
                 comparison=None if comparison is None else Comparison.from_dict(comparison),
-                latency_ms=None if latency is None else float(latency),
-                race=str(record["race"]),
-                boundary_ms=None if boundary is None else float(boundary),
+                latency_ms=_float(latency),
+                races={str(n): (float(ms), _float(part)) for n, (ms, part) in record["races"].items()},
+                boundary_ms=_float(boundary),
                 recalled=True,
             )
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -167,6 +174,10 @@ def _apart(comparison: Comparison) -> str:
         return "answers as the built-in kernels do"
     grade = "" if comparison.grade is Grade.OK else f"{comparison.grade.value}, "
     return f"{grade}at most {comparison.difference} from the built-in kernels"
+
+
+def _float(given: Any) -> float | None:
+    return None if given is None else float(given)
 
 
 class Selection:

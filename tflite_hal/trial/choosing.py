@@ -19,6 +19,8 @@ __all__ = ["Chosen", "choose"]
 
 #: Latencies within this factor are equal: the order decides.
 NOISE: Final = 1.05
+#: Races that a verdict remembers, for choices among different candidates.
+MOST_RACES: Final = 8
 
 
 class Chosen(NamedTuple):
@@ -173,8 +175,7 @@ class _Choice:
     def _rank(self) -> None:
         """Sort what is right, best first, and write down who is slower."""
         if not self._by_order and len(self._right) > 1:
-            races = {self._attempts[one.place].race for one in self._right}
-            if len(races) > 1 or "" in races:
+            if not self._recall_race():
                 self._race()
             self._selection.compared = True
             costs = {one.place: self._cost(one) for one in self._right}
@@ -187,8 +188,18 @@ class _Choice:
             if one.opened is not None:
                 self._memory.end(one.candidate, self._attempts[one.place])
 
+    def _recall_race(self) -> bool:
+        """Take the latencies of the last race of all that are right; whether there was one."""
+        ran = [self._attempts[one.place].races for one in self._right]
+        name = next((n for n in reversed(list(ran[0])) if all(n in races for races in ran)), None)
+        for one in self._right if name is not None else ():
+            attempt = self._attempts[one.place]
+            latency, boundary = attempt.races[str(name)]
+            self._attempts[one.place] = attempt._replace(latency_ms=latency, boundary_ms=boundary)
+        return name is not None
+
     def _race(self) -> None:
-        """Time all that are right, also those with a latency: others than now were beside it then."""
+        """Time all that are right."""
         name = secrets.token_hex(8)
         runners = [one for one in self._right if self._open(one)]
         opened = [one.opened for one in runners if one.opened is not None]
@@ -199,8 +210,12 @@ class _Choice:
                 self._close([one])
             else:
                 boundary = None if one.opened is None else one.opened.session.boundary_ms
-                self._attempts[one.place] = self._attempts[one.place]._replace(
-                    latency_ms=latency, race=name, boundary_ms=boundary
+                attempt = self._attempts[one.place]
+                kept = list(attempt.races.items())[1 - MOST_RACES :]
+                self._attempts[one.place] = attempt._replace(
+                    latency_ms=latency,
+                    boundary_ms=boundary,
+                    races=dict([*kept, (name, (latency, boundary))]),
                 )
         self._right = [one for one in runners if self._attempts[one.place].outcome is Outcome.CHOSEN]
 
