@@ -105,6 +105,8 @@ def _fresh(
     for name in (
         "TFLITE_HAL_RUNTIME",
         "TFLITE_HAL_PROFILE_PATH",
+        "TFLITE_HAL_PROFILE",
+        "TFLITE_HAL_DELEGATES",
         "TFLITE_HAL_DISABLED_PLUGINS",
         "TFLITE_HAL_PYTHON",
         "TFLITE_HAL_ALLOW_KNOWN_BAD",

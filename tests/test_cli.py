@@ -31,7 +31,8 @@ HOST_NAMES = {
 
 
 REPORT = {
-    "profile", "profile_errors", "runtimes", "delegates", "findings", "unreached", "plugins",
+    "profile", "profile_errors", "settings_errors", "runtimes", "delegates", "findings", "unreached",
+    "plugins",
 }  # fmt: skip
 
 

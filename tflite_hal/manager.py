@@ -6,6 +6,7 @@ time limit: one that raises, hangs or dies costs itself only.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.metadata
 import os
@@ -81,12 +82,15 @@ class Manager:
         """Find and load every plugin; never raises for what a plugin does."""
         self.delegates: list[Delegate] = []
         self.profile_folders: list[str] = []
+        self.remarks: list[str] = []  # names that are disabled and no plugin's
         self.lacked_workers = False  # whether a plugin is missing because no child could be started
         self._plugins: list[Plugin] = []
         self._probe_failures: dict[str, str] = {}  # by delegate
         self._hung: dict[str, Probe] = {}
-        disabled = {n for n in os.environ.get("TFLITE_HAL_DISABLED_PLUGINS", "").split(",") if n}
+        named = os.environ.get("TFLITE_HAL_DISABLED_PLUGINS", "").split(",")
+        disabled = {name.strip() for name in named if name.strip()}
         points, damaged = _entry_points()
+        self.remarks = _unknown(disabled, [point.name for point in points])
         self._plugins += damaged
         for point in points:
             if point.builtin:
@@ -217,6 +221,15 @@ class Manager:
     def why_not(self, name: str) -> str:
         """Return why there is no delegate of this name although there is a plugin, "" where there is none."""
         return next((p.problem for p in self.plugins if p.name == name and p.problem), "")
+
+
+def _unknown(disabled: set[str], known: Sequence[str]) -> list[str]:
+    remarks = []
+    for name in sorted(disabled - set(known)):
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"installed: {', '.join(known)}"
+        remarks.append(f"TFLITE_HAL_DISABLED_PLUGINS has {name!r}, which is no plugin: {hint}")
+    return remarks
 
 
 class _PluginWorker:

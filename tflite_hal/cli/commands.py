@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -150,11 +151,13 @@ def run(
             results.append(runner.predict(inputs, dequantize=True))
             runner.reset()
         if as_json:
+            named = [_ranked(show.classes(result, names, top)) for result in results]
             show.print_json(
                 {
                     "selection": runner.selection.to_dict(),
                     "input": list(sources) or "random",
                     "outputs": [show.listed(r) for r in results],
+                    "classes": named,
                 }
             )
             return
@@ -165,6 +168,14 @@ def run(
             out.print("input: random numbers, so the answers mean nothing; give --input FILE")
         for part in shown:
             out.print(part, highlight=False)
+
+
+def _ranked(found: Mapping[str, Sequence[tuple[str, float]]]) -> dict[str, list[dict[str, Any]]]:
+    """Return the best classes JSON-ready, by output; NaN and infinities as null."""
+    return {
+        name: [{"label": label, "score": score if math.isfinite(score) else None} for label, score in best]
+        for name, best in found.items()
+    }
 
 
 @main.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -13,12 +14,14 @@ from rich.markup import escape
 from tflite_hal.cli import show
 from tflite_hal.cli.bundle import write_bundle
 from tflite_hal.diagnosis import diagnose, proven, repair_script
-from tflite_hal.errors import TfliteHalError
+from tflite_hal.errors import ProfileError, TfliteHalError
 from tflite_hal.external import described_delegates
 from tflite_hal.host import HostInfo, probe_host
-from tflite_hal.manager import Manager
-from tflite_hal.profiles import load_profiles, match_profile
+from tflite_hal.kernels import BuiltinKernels
+from tflite_hal.manager import Manager, Plugin
+from tflite_hal.profiles import Chosen, chosen_profile, load_profiles, match_profile
 from tflite_hal.runtime import RuntimeStatus, runtime_status, runtime_statuses
+from tflite_hal.selection import DELEGATES, allowed_delegates, hint
 
 __all__ = ["probe"]
 
@@ -46,30 +49,30 @@ def probe(root: str, fix: bool, run: bool, bundle: str | None, force: bool, as_j
     if fix and as_json:
         raise click.UsageError("--fix prints a script, --json has the same remedies: give one of them")
     host, manager = probe_host(root), Manager()
-    profiles, errors = load_profiles(manager.profile_folders)
-    match = match_profile(host, profiles)
-    described = described_delegates(profiles, [one.name for one in manager.delegates])
+    wrong = [*manager.remarks, *map(str, _wrong_settings())]
+    chosen = _in_force(host, manager, wrong)
+    match = chosen.match
+    described = described_delegates(chosen.profiles, [one.name for one in manager.delegates])
     runtimes = [proven(status, host) for status in runtime_statuses()] if host.live else []
-    chosen = _chosen(runtimes) if run else None
-    profile = None if match is None else match.profile
-    found = diagnose(host, manager, described, profiles, profile, chosen)
-    wrong = [str(error) for error in (*errors, *_wrong_settings())]
+    runtime = _chosen(runtimes) if run else None
+    allowed = _allowed([one.name for one in (*manager.delegates, *described)], wrong)
+    found = diagnose(host, manager, described, chosen.profiles, chosen.profile, runtime, allowed)
 
     def show_on(out: Console) -> None:
         why = None if match is None else f"{match.profile.name} ({', '.join(match.reasons)})"
         show.print_host(out, host, why)
         show.print_runtimes(out, runtimes)
-        show.print_findings(out, found, manager.plugins, {one.name for one in described})
-        for error in wrong:
+        show.print_findings(out, host, found, manager.plugins, {one.name for one in described})
+        for error in (*map(str, chosen.errors), *wrong):
             out.print(f"[red]{escape(error)}[/]")
 
     report: dict[str, Any] = {
         **host.to_dict(),
         "profile": None if match is None else match.profile.name,
-        "profile_errors": [str(error) for error in errors],
-        "runtimes": [status.to_dict() for status in runtimes],
+        "profile_errors": [str(error) for error in chosen.errors],
+        "settings_errors": wrong,
+        **_plain(runtimes=runtimes, plugins=manager.plugins),
         **found.to_dict(),
-        "plugins": [plugin.to_dict() for plugin in manager.plugins],
     }
     if bundle is not None:
         with io.StringIO() as text:
@@ -81,6 +84,30 @@ def probe(root: str, fix: bool, run: bool, bundle: str | None, force: bool, as_j
         show.print_json(report)
     else:
         show_on(show.console())
+
+
+def _plain(**parts: Sequence[RuntimeStatus | Plugin]) -> dict[str, list[dict[str, Any]]]:
+    return {name: [one.to_dict() for one in part] for name, part in parts.items()}
+
+
+def _in_force(host: HostInfo, manager: Manager, wrong: list[str]) -> Chosen:
+    """Return the profile in force; of one that is wrongly named, add why, and match instead."""
+    try:
+        return chosen_profile(None, host, manager.profile_folders)
+    except ProfileError as error:
+        wrong.append(str(error))
+        profiles, errors = load_profiles(manager.profile_folders)
+        return Chosen(match_profile(host, profiles), profiles, errors)
+
+
+def _allowed(known: list[str], wrong: list[str]) -> tuple[str, ...] | None:
+    """Return the delegates that automatic choice may use, None for all; of unknown ones, add that."""
+    names = allowed_delegates()
+    known = [*known, BuiltinKernels.name]
+    for name in names or ():
+        if name not in known:
+            wrong.append(f"{DELEGATES}: no delegate {name!r}: {hint(name, known)}known: {', '.join(known)}")
+    return names
 
 
 def _bundle(path: str, host: HostInfo, report: dict[str, Any], text: str, force: bool) -> None:

@@ -23,13 +23,13 @@ from tflite_hal.manager import Manager
 from tflite_hal.profiles import (
     DeviceProfile,
     accelerators,
+    chosen_among,
     draft_name,
     draft_profile,
     explain,
     json_schema,
     load_profile,
     load_profiles,
-    match_profile,
     profile_folders,
     quirks,
     unknown_delegates,
@@ -129,7 +129,7 @@ def match(root: str, as_json: bool) -> None:
     Exit status 3 where none is.
     """
     host, known = probe_host(root), _known()
-    best = match_profile(host, known.profiles)
+    best = chosen_among(None, host, known.profiles, known.errors).match
     others = [(name, why) for name, fits, why in explain(host, known.profiles) if fits]
     others = [(name, why) for name, why in others if best is None or name != best.profile.name]
     there, wrong = accelerators(host, known.profiles), quirks(host, known.profiles)
@@ -192,7 +192,7 @@ def schema() -> None:
 def _list(root: str, as_json: bool) -> None:
     host, known = probe_host(root), _known()
     remarks = _remarks(known.profiles, known)
-    best = match_profile(host, known.profiles)
+    best = chosen_among(None, host, known.profiles, known.errors).match
     chosen = None if best is None else best.profile.name
     reasons = {name: (fits, why) for name, fits, why in explain(host, known.profiles)}
     if as_json:

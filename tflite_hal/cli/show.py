@@ -6,7 +6,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, Final
 
 import click
 import numpy as np
@@ -24,6 +24,7 @@ from tflite_hal.model import ModelInfo, TensorSpec
 from tflite_hal.runtime import RuntimeStatus
 
 __all__ = [
+    "classes",
     "console",
     "listed",
     "print_findings",
@@ -36,6 +37,12 @@ __all__ = [
     "results",
     "table",
 ]
+
+
+#: Where a machine shows its devices; a captured one may have left it all out.
+_DEVICE_PLACES: Final = (
+    "/sys/bus/pci", "/sys/bus/usb", "/proc/device-tree/compatible", "/sys/firmware/devicetree/base", "/dev",
+)  # fmt: skip
 
 
 def console() -> Console:
@@ -91,7 +98,11 @@ def print_runtimes(console: Console, runtimes: Sequence[RuntimeStatus]) -> None:
 
 
 def print_findings(
-    console: Console, found: Diagnosis, plugins: Sequence[Plugin], described: Collection[str]
+    console: Console,
+    host: HostInfo,
+    found: Diagnosis,
+    plugins: Sequence[Plugin],
+    described: Collection[str],
 ) -> None:
     """Print how far each device gets and what stands in its way, what nothing reaches, the kernels that are
     always there, and which plugins are broken; delegates without a device here in one row each, those that
@@ -100,15 +111,18 @@ def print_findings(
     for one in found.findings:
         place = f"{one.device} ({one.kind})" if one.device and one.kind else one.device or one.kind or "-"
         rows.add_row(one.delegate, escape(place), _stage(one), _what(one))
+    shown = host.live or any(map(host.exists, _DEVICE_PLACES))
+    nothing = "no such device here" if shown else "unknown: nothing here tells of devices"
     silent = [name for name, probe in found.probes.items() if not (probe.devices or probe.problems)]
     for name in silent:
         if name not in described:
-            rows.add_row(name, "[dim]-[/]", "[dim]-[/]", "[dim]no such device here[/]")
+            rows.add_row(name, "[dim]-[/]", "[dim]-[/]", f"[dim]{nothing}[/]")
     absent = [name for name in silent if name in described]
     if absent:
-        what = f"[dim]no device here: {', '.join(sorted(absent))}[/]"
+        what = f"[dim]{'no device here' if shown else 'unknown'}: {', '.join(sorted(absent))}[/]"
         rows.add_row("[dim]profiles[/]", "[dim]-[/]", "[dim]-[/]", what)
-    rows.add_row(BuiltinKernels.name, "cpu (cpu)", "[dim]-[/]", BuiltinKernels.description)
+    if host.live:
+        rows.add_row(BuiltinKernels.name, "cpu (cpu)", "[dim]-[/]", BuiltinKernels.description)
     told = {one.delegate for one in found.findings if one.problem and one.problem.stage == "probe"}
     for plugin in plugins:
         if plugin.problem and not (told & set(plugin.delegates)):
@@ -174,28 +188,43 @@ def quantisation(spec: TensorSpec) -> str:
 def results(result: Any, labels: Sequence[str] | None, top: int) -> list[Table | Text]:
     """Return outputs as they are shown: scores as the best classes, anything else as it is.
 
-    Of several outputs the labels are for those that have as many scores.
-
     Raises:
-        InputError: there are scores, and labels, but nowhere as many.
+        InputError: as :func:`classes`.
     """
-    outputs = result if isinstance(result, dict) else {"": result}
-    scores = {name for name, array in outputs.items() if _are_scores(array)}
-    fitting = {name for name in scores if labels is None or len(labels) == outputs[name].size}
-    if labels is not None and not scores:
+    found = classes(result, labels, top)
+    if labels is not None and not found:
         warnings.warn("--labels is not used: no output is a row of scores", stacklevel=2)
     shown: list[Table | Text] = []
-    for name, array in outputs.items():
-        if name not in scores:
+    for name, array in _named(result).items():
+        if name not in found:
             shown.append(Text(f"{name} {array.dtype} {list(array.shape)}\n{array}".strip()))
             continue
         shown += [Text(name)] if name else []
         rows = table("class", "score")
-        # Where the labels fit nothing, top says so.
-        for label, score in images.top(array, labels if name in fitting or not fitting else None, top):
+        for label, score in found[name]:
             rows.add_row(escape(label), f"{score:.4g}")
         shown.append(rows)
     return shown
+
+
+def classes(result: Any, labels: Sequence[str] | None, top: int) -> dict[str, list[tuple[str, float]]]:
+    """Return the best classes and their scores of each output that is a row of scores, by its name, which is
+    "" where it is the only output. Of several outputs the labels are for those that have as many scores.
+
+    Raises:
+        InputError: there are scores, and labels, but nowhere as many.
+    """
+    scores = {name: array for name, array in _named(result).items() if _are_scores(array)}
+    fitting = {name for name, array in scores.items() if labels is None or len(labels) == array.size}
+    # Where the labels fit nothing, top says so.
+    return {
+        name: images.top(array, labels if name in fitting or not fitting else None, top)
+        for name, array in scores.items()
+    }
+
+
+def _named(result: Any) -> dict[str, Any]:
+    return result if isinstance(result, dict) else {"": result}
 
 
 def _are_scores(array: Any) -> bool:

@@ -69,7 +69,8 @@ def show(key: str, as_json: bool) -> None:
 @verdicts.command()
 @click.argument("key", required=False)
 @click.option("--all", "everything", is_flag=True, help="Forget all, damaged files and hashes too.")
-def forget(key: str | None, everything: bool) -> None:
+@_json_option
+def forget(key: str | None, everything: bool, as_json: bool) -> None:
     """Forget the verdicts whose key begins with KEY, so that they are tried again."""
     if bool(key) == everything:
         raise click.UsageError("give a KEY, or --all")
@@ -77,7 +78,10 @@ def forget(key: str | None, everything: bool) -> None:
     removed = _usable(store, store.forget(None if everything else key))
     if not removed and not everything:
         raise InputError(f"no verdict begins with {key!r}", remedy="tflite-hal verdicts list")
-    click.echo(f"{removed} forgotten")
+    if as_json:
+        shown.print_json({"forgotten": removed})
+    else:
+        click.echo(f"{removed} forgotten")
 
 
 def _store() -> Verdicts:

@@ -43,6 +43,7 @@ def diagnose(
     profiles: Sequence[DeviceProfile],
     profile: DeviceProfile | None,
     runtime: RuntimeStatus | None,
+    allowed: Sequence[str] | None = None,
 ) -> Diagnosis:
     """Diagnose a machine.
 
@@ -56,14 +57,15 @@ def diagnose(
         profiles: all device profiles.
         profile: the one in force.
         runtime: what to run the model with; None runs nothing.
+        allowed: the delegates that may be used: of others nothing is loaded; None is all.
     """
-    probes = inspected(manager, manager.probe(host, described), host)
+    probes = inspected(manager, manager.probe(host, described), host, allowed)
     ran: dict[tuple[str, str], Run] = {}
     if host.live and runtime is not None:
         # Only its name and version are needed here: it is imported in the child processes.
         bare = Runtime(runtime.name, runtime.version, {}, "")
         barred = partial(_known_bad, known_pairs(profiles), host, bare)
-        ran = runs([*manager.delegates, *described], probes, profile, bare, barred)
+        ran = runs([*manager.delegates, *described], probes, profile, bare, barred, allowed)
     disabled = [plugin.name for plugin in manager.plugins if plugin.problem == DISABLED]
     found = findings(probes, host, ran)
     return Diagnosis(probes, found, tuple(unreached(host, profiles, probes, disabled)))

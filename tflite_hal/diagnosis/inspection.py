@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing
 
 from tflite_hal.contract import check_probe, describe
@@ -16,7 +16,12 @@ from tflite_hal.worker import start_worker
 __all__ = ["inspected"]
 
 
-def inspected(manager: Manager, probes: Mapping[str, Probe], host: HostInfo) -> dict[str, Probe]:
+def inspected(
+    manager: Manager,
+    probes: Mapping[str, Probe],
+    host: HostInfo,
+    allowed: Collection[str] | None = None,
+) -> dict[str, Probe]:
     """Replace what was found from files by what :meth:`Delegate.inspect` says, where there are devices.
 
     A delegate that fails keeps its devices, and a problem says why.
@@ -25,7 +30,7 @@ def inspected(manager: Manager, probes: Mapping[str, Probe], host: HostInfo) -> 
     for delegate in manager.delegates if host.live else ():
         found = probes[delegate.name]
         asks = isinstance(delegate, RemoteDelegate) or type(delegate).inspect is not Delegate.inspect
-        if not (asks and found.devices):
+        if not (asks and found.devices) or (allowed is not None and delegate.name not in allowed):
             continue
         try:
             result[delegate.name] = check_probe(_inspect(delegate, host, found), delegate.name, "inspect")

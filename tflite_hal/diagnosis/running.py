@@ -11,7 +11,7 @@ from tflite_hal.diagnosis.tiny import TINY, tiny_model
 from tflite_hal.model import Model, read_model
 from tflite_hal.profiles import DeviceProfile
 from tflite_hal.runtime import Runtime
-from tflite_hal.selection import Attempt, Candidate, Outcome, Wish, candidates
+from tflite_hal.selection import DELEGATES, Attempt, Candidate, Outcome, Wish, candidates
 from tflite_hal.trial import Terms, verify
 from tflite_hal.trust import Distrust
 
@@ -35,6 +35,7 @@ def runs(
     profile: DeviceProfile | None,
     runtime: Runtime,
     barred: Callable[[Delegate, Device], Distrust | None],
+    allowed: Sequence[str] | None = None,
 ) -> dict[tuple[str, str], Run]:
     """Return what became of each device, by the names of delegate and device.
 
@@ -42,9 +43,10 @@ def runs(
     time limits; nothing of it is remembered.
     """
     result: dict[tuple[str, str], Run] = {}
+    wish = Wish(allowed, cpu_last=False, named_by=f"{DELEGATES}=")
     for precision in TINY:
         model = read_model(tiny_model(precision))
-        found = candidates(model, delegates, probes, profile, runtime, Wish(cpu_last=False), barred)
+        found = candidates(model, delegates, probes, profile, runtime, wish, barred)
         first: dict[tuple[str, str], Candidate] = {}
         for candidate in found.found:
             place = (candidate.delegate.name, candidate.device.id)

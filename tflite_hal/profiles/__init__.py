@@ -15,6 +15,7 @@ fulfils a requirement.
 then the package's; within a folder the first by file name. A profile given by path or name is not matched.
 """
 
+from tflite_hal.profiles.chosen import Chosen, chosen_among, chosen_profile
 from tflite_hal.profiles.draft import draft_name, draft_profile
 from tflite_hal.profiles.loading import load_profile, load_profiles, profile_folders
 from tflite_hal.profiles.matching import accelerators, explain, match_profile, quirks, unknown_delegates
@@ -33,12 +34,15 @@ from tflite_hal.profiles.versions import known_pairs, why_known_bad
 __all__ = [
     "PROVENANCE",
     "Accelerator",
+    "Chosen",
     "DeviceProfile",
     "Fact",
     "Match",
     "ProfileMatch",
     "Quirk",
     "accelerators",
+    "chosen_among",
+    "chosen_profile",
     "draft_name",
     "draft_profile",
     "explain",

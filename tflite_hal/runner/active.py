@@ -52,7 +52,8 @@ class Active:
         self._recheck: Recheck | None = None
         try:
             for kind, message in choice.notes:
-                events.record(kind, message)
+                # Of other plugins nobody wants to hear who has named what runs.
+                events.record(kind, message, warn=not (kind == "plugin" and request.explicit))
             self._recheck = Recheck.of(model, runtime, request, choice)
             self._after_opening()
         except BaseException:  # warnings may be errors

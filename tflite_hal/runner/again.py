@@ -30,5 +30,6 @@ def look_again(candidate: Candidate, known: Sequence[Candidate]) -> Candidate | 
     for one in found.devices:
         if one.id == device.id and one.place not in others:
             return candidate._replace(device=one)
-    absent = Problem("probe", "no such device on this machine", delegate.install_hint, device.id, device.kind)
+    remedy = "plug it in; tflite-hal probe shows what is there"
+    absent = Problem("bus", "no such device on this machine", remedy, device.id, device.kind)
     return next((one for one in found.problems if one.device in (device.id, "")), absent)

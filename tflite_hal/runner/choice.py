@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,6 @@ from tflite_hal.errors import (
     DelegateError,
     ModelError,
     NoDelegateError,
-    ProfileError,
     TfliteHalError,
     WorkerCrashedError,
     WorkerHungError,
@@ -28,11 +26,8 @@ from tflite_hal.kernels import BuiltinKernels
 from tflite_hal.manager import Manager
 from tflite_hal.model import Model
 from tflite_hal.profiles import (
-    DeviceProfile,
+    chosen_profile,
     known_pairs,
-    load_profile,
-    load_profiles,
-    match_profile,
     why_known_bad,
 )
 from tflite_hal.runner.request import Request
@@ -45,7 +40,9 @@ from tflite_hal.selection import (
     Selection,
     Wish,
     candidates,
+    hint,
     is_own_cpu,
+    unknown_exclusions,
 )
 from tflite_hal.trial import Opened, Terms, choose
 from tflite_hal.trust import Distrust
@@ -103,7 +100,8 @@ def find_for(model: Model, runtime: Runtime, request: Request) -> Found:
         ProfileError: no such device profile.
     """
     host, manager, wish = probe_host(), known_manager(), request.wish
-    profile, profiles, errors = _find_profile(request.profile, host, manager)
+    chosen = chosen_profile(request.profile, host, manager.profile_folders)
+    profile, profiles = chosen.profile, chosen.profiles
     builtin, delegates = BuiltinKernels(), list(manager.delegates)
     described = described_delegates(profiles, [one.name for one in (*delegates, builtin)])
     if request.library is not None:
@@ -113,8 +111,11 @@ def find_for(model: Model, runtime: Runtime, request: Request) -> Found:
     _check_names(wish, delegates, manager)
     probes = {**manager.probe(host, described), builtin.name: builtin.probe(host)}
     selection = Selection(model.name, "" if profile is None else profile.name)
-    notes = [("plugin", f"plugin {p.name}: {p.problem}") for p in manager.plugins if p.broken]
-    notes += [("profile", str(error)) for error in errors]
+    broken = "; ".join(f"plugin {p.name}: {p.problem}" for p in manager.plugins if p.broken)
+    notes = [("plugin", broken)] if broken else []
+    notes += [("profile", str(error)) for error in chosen.errors]
+    unknown = unknown_exclusions(wish.exclude, probes, [plugin.name for plugin in manager.plugins])
+    notes += [("setting", remark) for remark in (*manager.remarks, *unknown)]
     if request.library is not None:  # the caller named it: nothing of it is passed over in silence
         notes += [
             ("fallback", f"{NAMED}: {DelegateError(p[1], remedy=p[2])}") for p in probes[NAMED].problems
@@ -196,7 +197,8 @@ def _told(selection: Selection, opened: Opened, wish: Wish) -> list[tuple[str, s
     loud = [a for a in selection.attempts if a.outcome in _LOUD]
     notes = [("fallback", f"{a.delegate}: {a}") for a in loud]
     runs = opened.candidate
-    named = wish.delegates is not None or wish.device is not None
+    # TFLITE_HAL_DELEGATES allows and wishes for nothing.
+    named = (wish.delegates is not None and wish.named_by == "delegates=") or wish.device is not None
     if named and not loud and not wish.asks_for(runs.delegate, runs.device):
         reasons = [why for a in selection.attempts if (why := _why_not(a, wish))]
         asked = f"device={wish.device!r}" if wish.delegates is None else f"delegates={list(wish.delegates)}"
@@ -226,31 +228,10 @@ def _check_names(wish: Wish, delegates: Sequence[Delegate], manager: Manager) ->
             problem = manager.why_not(name)
             if problem:
                 raise DelegateError(f"delegate {name!r} can't be used: plugin {name}: {problem}")
-            close = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise DelegateError(
-                f"no delegate {name!r}", remedy=f"{hint}installed: {', '.join(sorted(known))}"
-            )
+            source = "" if wish.named_by == "delegates=" else wish.named_by.replace("=", ": ")
+            remedy = f"{hint(name, known)}installed: {', '.join(sorted(known))}"
+            raise DelegateError(f"{source}no delegate {name!r}", remedy=remedy)
         check_options(known[name], wish.options or {})
-
-
-def _find_profile(
-    wanted: str | None, host: HostInfo, manager: Manager
-) -> tuple[DeviceProfile | None, tuple[DeviceProfile, ...], tuple[ProfileError, ...]]:
-    """Return the profile in force, all that there are, and the errors of those that could not be read."""
-    profiles, errors = load_profiles(manager.profile_folders)
-    if wanted is not None and (os.sep in wanted or wanted.endswith((".yaml", ".yml"))):
-        given = load_profile(wanted)
-        return given, (given, *profiles), ()
-    if wanted is None:
-        match = match_profile(host, profiles)
-        return None if match is None else match.profile, profiles, errors
-    for profile in profiles:
-        if profile.name == wanted:
-            return profile, profiles, errors
-    known = ", ".join(sorted(profile.name for profile in profiles))
-    invalid = "".join(f"; not usable: {error}" for error in errors)
-    raise ProfileError(f"no device profile {wanted!r}", remedy=f"known: {known}{invalid}")
 
 
 def _nothing_answers(

@@ -10,7 +10,7 @@ from tflite_hal.accuracy import Check, validated
 from tflite_hal.errors import DelegateError, InputError, ProfileError
 from tflite_hal.external import NAMED, named_library
 from tflite_hal.model import Model
-from tflite_hal.selection import Wish
+from tflite_hal.selection import DELEGATES, Wish, allowed_delegates
 from tflite_hal.tensors import arrange, convert
 from tflite_hal.trial import Terms
 from tflite_hal.verdicts import Verdicts
@@ -106,6 +106,9 @@ def automatic_request(
     if names is not None and described is not None and NAMED not in names:
         names = (*names, NAMED)
     wish = Wish(names, _checked_device(device), left_out, True, _checked_threads(threads))
+    if names is None and allowed_delegates() is not None:
+        named = (*(allowed_delegates() or ()), *([NAMED] if described is not None else []))
+        wish = wish._replace(delegates=named, named_by=f"{DELEGATES}=")
     return Request(wish, explicit=False, fallback=fallback == "auto", library=described)
 
 

@@ -33,6 +33,7 @@ class Wish(NamedTuple):
     threads: int | None = None
     options: Mapping[str, Any] | None = None
     variants: bool = True  #: what lies beside the model may run instead
+    named_by: str = "delegates="  #: where the delegates were named
 
     def asks_for(self, delegate: Delegate, device: Device) -> bool:
         """Whether the caller named this one, or nothing at all."""
@@ -53,7 +54,7 @@ class Wish(NamedTuple):
 
     def _misses(self, delegate: Delegate, device: Device) -> str:
         if self.delegates is not None and delegate.name not in self.delegates:
-            return "not in delegates=" + repr(list(self.delegates))
+            return f"not in {self.named_by}{list(self.delegates)}"
         if self.device is not None and self.device not in (device.id, device.kind):
             return f"not device={self.device!r}"
         if self.device is not None and self.delegates is None and device.kind == "cpu":
@@ -161,8 +162,9 @@ def _unusable(delegate: Delegate, probe: Probe, runtime: Runtime, wish: Wish) ->
         else:
             yield attempt(device, Outcome.UNAVAILABLE, problem.stage, problem.evidence, problem.remedy)
     if not probe.devices and not probe.problems and delegate.name in (wish.delegates or ()):
-        reason, hint = "no such device on this machine", delegate.install_hint
-        yield attempt(Device("", ""), Outcome.UNAVAILABLE, "probe", reason, hint)
+        # What the delegate needs besides is no remedy for a device that is not there.
+        reason, remedy = "no such device on this machine", "tflite-hal probe shows what is there"
+        yield attempt(Device("", ""), Outcome.UNAVAILABLE, "probe", reason, remedy)
 
 
 def _ruled_out(
