@@ -17,7 +17,7 @@ from tflite_hal import DelegateError, Device, Probe, Problem, read_model
 from tflite_hal.cli import main
 from tflite_hal.contract import check_probe
 from tflite_hal.delegate import STAGES
-from tflite_hal.diagnosis import Unreached, findings, proven, repair_script, unreached
+from tflite_hal.diagnosis import Unreached, findings, proven, repair_script, report_schema, unreached
 from tflite_hal.diagnosis.library import examined
 from tflite_hal.diagnosis.running import Run
 from tflite_hal.diagnosis.tiny import TINY, tiny_model
@@ -399,6 +399,24 @@ def test_what_may_not_be_opened_gets_its_own_group(tmp_path: Path, monkeypatch) 
 # Every tree
 
 
+@pytest.fixture(scope="module")
+def schema():
+    """A validator of reports; skips where there is none."""
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.Draft202012Validator.check_schema(report_schema())
+    return jsonschema.Draft202012Validator(report_schema())
+
+
+def test_the_report_of_this_machine_is_what_the_schema_says(install, schema) -> None:
+    install("acme", EXAMPLE.replace(OPEN, "        raise RuntimeError('no firmware')"))
+    assert json.loads(call("probe", "--schema").stdout) == json.loads(json.dumps(report_schema()))
+    report = json.loads(call("probe", "--json").stdout)
+    schema.validate(report)
+    assert list(report)[: len(HostInfo.__slots__) - 1] == [n for n in HostInfo.__slots__ if n != "_tree"]
+    for wrong in ({**report, "more": 1}, {**report, "memory_bytes": "1"}, {**report, "findings": [{}]}):
+        assert not schema.is_valid(wrong)
+
+
 @pytest.mark.parametrize(
     "root", TREES, ids=lambda path: path.name if path.name != "root" else path.parent.name
 )
@@ -410,6 +428,11 @@ def test_every_machine_has_a_diagnosis_in_eighty_columns(root: Path) -> None:
     for one in report["findings"]:
         assert one["state"] in ("found", "blocked")  # nothing is run for another machine
         assert (one["problem"] is None) == (one["state"] == "found")
+
+
+@pytest.mark.parametrize("root", TREES, ids=lambda path: "-".join(path.parts[-2:]))
+def test_the_report_of_every_machine_is_what_the_schema_says(root: Path, schema) -> None:
+    schema.validate(json.loads(call("probe", "--json", "--root", root).stdout))
 
 
 CORAL = {

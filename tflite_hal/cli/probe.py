@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from tflite_hal.cli import show
 from tflite_hal.cli.bundle import write_bundle
-from tflite_hal.diagnosis import diagnose, proven, repair_script
+from tflite_hal.diagnosis import diagnose, proven, repair_script, report_schema
 from tflite_hal.errors import ProfileError, TfliteHalError
 from tflite_hal.external import described_delegates
 from tflite_hal.host import HostInfo, probe_host
@@ -37,6 +37,14 @@ __all__ = ["probe"]
 )
 @click.option("--force", is_flag=True, help="Replace the bundle that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--schema",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda ctx, _, given: _print_schema(ctx) if given else None,
+    help="Print the JSON Schema of --json.",
+)
 def probe(root: str, fix: bool, run: bool, bundle: str | None, force: bool, as_json: bool) -> None:
     """Show this machine: host, runtimes, delegates, devices, problems and remedies.
 
@@ -84,6 +92,11 @@ def probe(root: str, fix: bool, run: bool, bundle: str | None, force: bool, as_j
         show.print_json(report)
     else:
         show_on(show.console())
+
+
+def _print_schema(ctx: click.Context) -> None:
+    show.print_json(report_schema())
+    ctx.exit()
 
 
 def _plain(**parts: Sequence[RuntimeStatus | Plugin]) -> dict[str, list[dict[str, Any]]]:

@@ -4,6 +4,7 @@ from tflite_hal.diagnosis.diagnose import Diagnosis, diagnose
 from tflite_hal.diagnosis.finding import Finding, Step, findings
 from tflite_hal.diagnosis.inspection import inspected
 from tflite_hal.diagnosis.runtimes import proven
+from tflite_hal.diagnosis.schema import report_schema
 from tflite_hal.diagnosis.script import repair_script
 from tflite_hal.diagnosis.unreached import Unreached, unreached
 
@@ -17,5 +18,6 @@ __all__ = [
     "inspected",
     "proven",
     "repair_script",
+    "report_schema",
     "unreached",
 ]
