@@ -171,3 +171,33 @@ def test_forgetting_verdicts_as_json(digits: Path) -> None:
     listed = json.loads(call("verdicts", "list", "--json").stdout)
     done = json.loads(call("verdicts", "forget", "--all", "--json").stdout)
     assert done["forgotten"] >= len(listed) > 0
+
+
+# The same thing said twice
+
+
+def test_configurations_of_one_device_that_go_wrong_are_told_apart(install, digits: Path, recwarn) -> None:
+    source = """
+from tflite_hal import Configuration, hookimpl
+from tflite_hal.testing import PythonFaultDelegate
+
+class Acme(PythonFaultDelegate):
+    name = "acme"
+    def configurations(self, model, device, profile):
+        return [Configuration({"fault": "wrong", "at": at}) for at in (20, 21)]
+
+@hookimpl
+def tflite_hal_register_delegates():
+    return [Acme]
+"""
+    install("acme", source)
+    with Runner.auto(digits, delegates=["acme"], exclude=["cpu"], recheck=1, prefer="order") as runner:
+        given = np.ones((1, 8, 8, 1), np.int8)
+        with pytest.raises(DelegateError, match="nothing else can be opened"):
+            for _ in range(50):
+                runner.predict(given)
+        first, last = [one for one in runner.events if "answers wrongly" in one.message]
+    assert "acme on fault:0 (fault=wrong at=20" in first.message
+    assert "acme on fault:0 (fault=wrong at=21" in first.message.partition(";")[2]
+    assert (first.kind, last.kind) == ("fallback", "failure")
+    assert "at=21" in last.message and "nothing else can be opened" in last.message

@@ -290,9 +290,11 @@ class Active:
     def _drop_wrong(self, reason: str) -> None:
         """Never use a candidate again that was seen to answer wrongly; the built-in kernels' answer is
         given instead where the caller allows it."""
-        wrong, message = self.opened.candidate, f"{self._name()} answers wrongly: {reason}"
+        wrong = self.opened.candidate
         self.selection.mark(wrong, Outcome.WRONG, reason)
         attempt = Attempt.of(wrong, Outcome.WRONG, stage="run", reason=reason)
+        # With its settings: another configuration of the same device may be the next, and wrong too.
+        message = f"{attempt.title} answers wrongly: {reason}"
         Memory(self._terms.verdicts, self._model, self._terms, self._terms.context).end(wrong, attempt)
         later = self._order[self._order.index(wrong) + 1 :]
         self._order.remove(wrong)
@@ -302,8 +304,10 @@ class Active:
             raise self._lost
         if not any(self._switch(candidate) for candidate in later):
             self._lost = DelegateError(f"{message}; nothing else can be opened")
+            self._events.record("failure", self._lost.reason, warn=False)
             return
-        self._events.record("fallback", f"{message}; {self._name()} answers from now on")
+        taking = Attempt.of(self.opened.candidate, Outcome.CHOSEN).title
+        self._events.record("fallback", f"{message}; {taking} answers from now on")
 
     def reset(self) -> None:
         """Forget what a stateful model remembers; one that was lost is opened again."""
