@@ -20,6 +20,7 @@ from tflite_hal.delegate import STAGES
 from tflite_hal.diagnosis import Unreached, findings, proven, repair_script, report_schema, unreached
 from tflite_hal.diagnosis.library import examined
 from tflite_hal.diagnosis.running import Run
+from tflite_hal.diagnosis.runtimes import illegal_instruction
 from tflite_hal.diagnosis.tiny import TINY, tiny_model
 from tflite_hal.external import described_delegates
 from tflite_hal.host import HostInfo, probe_host
@@ -141,6 +142,33 @@ def test_a_disabled_plugin_is_why_its_device_is_out_of_reach(tmp_path, monkeypat
     assert one["remedy"] == "take edgetpu out of TFLITE_HAL_DISABLED_PLUGINS"
     text = " ".join(call("probe", "--root", tmp_path).stdout.split())
     assert "Coral Edge TPU" in text and "take edgetpu out of TFLITE_HAL_DISABLED_PLUGINS" in text
+
+
+@pytest.mark.parametrize(
+    ("files", "delegate", "said"),
+    [
+        (
+            {
+                **card("0000:00:0b.0", "8086:7d1d", "120000"),
+                "sys/bus/pci/devices/0000:00:0b.0/accel/accel0/dev": "",
+            },
+            "openvino",
+            "--device /dev/accel/accel0",
+        ),
+        ({"proc/device-tree/compatible": "nxp,x\0fsl,imx93\0"}, "ethosu", "--device /dev/ethosu0"),
+        ({"proc/device-tree/compatible": "qcom,x\0qcom,qcm6490\0"}, "hexagon", "--device /dev/fastrpc-cdsp"),
+    ],
+)  # fmt: skip
+def test_a_node_that_a_container_lacks_is_passed_in(tmp_path, monkeypatch, files, delegate, said) -> None:
+    monkeypatch.delenv("TFLITE_HAL_DISABLED_PLUGINS")
+    write(tmp_path, {**files, ".dockerenv": ""})
+    if delegate == "openvino":
+        (tmp_path / "sys/bus/pci/devices/0000:00:0b.0/driver").symlink_to("/x/intel_vpu")
+    found = json.loads(call("probe", "--json", "--root", tmp_path).stdout)["findings"]
+    problems = [one["problem"] for one in found if one["delegate"] == delegate and one["kind"] == "npu"]
+    assert [one["stage"] for one in problems] == ["node"]
+    assert f"start the container with {said}" in problems[0]["remedy"]
+    assert problems[0]["command"] == ""
 
 
 # Stages
@@ -332,6 +360,26 @@ def test_a_runtime_that_this_processor_can_not_run_is_told_with_what_it_lacks(tm
     assert "SIGILL" in told.reason
     assert told.reason.endswith("it was built for another processor: Old One has no avx, f16c, fma, avx2")
     assert "TensorFlow's builds need AVX" in told.remedy
+
+
+@pytest.mark.parametrize(
+    ("arch", "flags", "name", "lacks", "remedy"),
+    [
+        ("x86_64", "lm ssse3 sse4_1 sse4_2 popcnt", "tflite_runtime", "avx, f16c", "needs no AVX"),
+        ("x86_64", "lm", "ai_edge_litert", "ssse3, sse4_1", "or build it for this processor"),
+        ("aarch64", "fp asimd", "ai_edge_litert", "atomics, asimdhp", "or build it for this processor"),
+    ],
+)
+def test_what_a_processor_lacks(tmp_path: Path, arch, flags, name, lacks, remedy) -> None:
+    word = "flags\t\t" if arch == "x86_64" else "Features\t"
+    text = f"processor\t: 0\n{word}: {flags}\n"
+    if arch == "aarch64":
+        text += "CPU implementer\t: 0x41\nCPU architecture: 8\nCPU part\t: 0xd03\n"
+    host = write(tmp_path, {"proc/cpuinfo": text})
+    assert host.arch == arch
+    told, what = illegal_instruction(name, host)
+    assert f"has no {lacks}" in told
+    assert remedy in what and "pip install --force-reinstall --only-binary :all: " in what
 
 
 # The script

@@ -155,7 +155,7 @@ def _print_unreached(console: Console, unreached: Sequence[Unreached]) -> None:
     console.print()
     rows = table("not reached", "kind", "why")
     for one in unreached:
-        instead = f"\nreached by: {escape(one.instead)}" if one.instead else ""
+        instead = f"\ninstead: {escape(one.instead)}" if one.instead else ""
         rows.add_row(
             escape(one.name), one.kind, problem(f"{one.evidence}: {one.reason}", one.remedy) + instead
         )
