@@ -17,7 +17,6 @@ import json
 import os
 import posixpath
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from tflite_hal import (
@@ -35,6 +34,7 @@ from tflite_hal import (
     Problem,
     Runtime,
     Session,
+    file_identity,
     hookimpl,
 )
 
@@ -138,7 +138,7 @@ class GpuDelegate(Delegate):
     def fingerprint(self, device: Device) -> str:
         """Return size and time of change of the loader and the drivers."""
         files = [device.properties.get("loader", ""), *device.properties.get("drivers", ())]
-        return " ".join(_identity(str(file)) for file in files if file)
+        return " ".join(file_identity(str(file)) for file in files if file)
 
     def open(self, model: Model, device: Device, configuration: Configuration, runtime: Runtime) -> Session:
         """Compile a model for the GPU, and with ``partial`` for the CPU beside it.
@@ -262,11 +262,6 @@ def _manifests(host: HostInfo) -> Iterator[str]:
 
 def _is_software(library: str) -> bool:
     return any(part in posixpath.basename(library) for part in _SOFTWARE)
-
-
-def _identity(path: str) -> str:
-    stat = Path(path).stat() if Path(path).exists() else None
-    return f"{Path(path).resolve()} {stat and (stat.st_size, stat.st_mtime_ns)}"
 
 
 class _Adapter(NamedTuple):

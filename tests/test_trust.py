@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from tflite_hal import Configuration, DelegateError, Device, ExternalDelegate, probe_host, read_model
+from tflite_hal import (
+    Configuration,
+    DelegateError,
+    Device,
+    ExternalDelegate,
+    file_identity,
+    probe_host,
+    read_model,
+)
 from tflite_hal.delegate import Probe
 from tflite_hal.errors import PluginError
 from tflite_hal.remote import open_remotely
@@ -94,6 +102,21 @@ def test_loops_and_what_is_missing(tmp_path: Path) -> None:
     assert distrust_library(tmp_path / "loop").reason.startswith(f"{tmp_path / 'loop'}: ")
     assert "No such file" in distrust_library(tmp_path / "missing.so").reason
     assert distrust_library("/x\0y").reason
+
+
+def test_the_identity_of_a_file_changes_with_it_and_never_raises(library: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.so"
+    link.symlink_to(library)
+    first = file_identity(library)
+    assert first.startswith(f"{library} 0 ")
+    assert file_identity(str(link)) == first, "it is the file that counts, by whatever name"
+    library.write_bytes(b"more")
+    longer = file_identity(library)
+    os.utime(library, ns=(1, 1))
+    assert len({first, longer, file_identity(library)}) == 3
+    library.unlink()
+    assert file_identity(link) == f"{link}: No such file or directory"
+    assert "null" in file_identity("/x\0y")
 
 
 @pytest.mark.parametrize("name", ["LD_PRELOAD", "ld_audit", "DYLD_INSERT_LIBRARIES", "PYTHONPATH", "PATH"])

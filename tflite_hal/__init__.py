@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from tflite_hal.runtime import Runtime
     from tflite_hal.selection import Attempt, Outcome, Selection
     from tflite_hal.session import Call, Coverage, InterpreterSession, Session
+    from tflite_hal.trust import file_identity
 
 __version__ = "0.1.0.dev0"
 
@@ -84,6 +85,7 @@ _HOMES = {
     "runtime": ("Runtime",),
     "selection": ("Attempt", "Outcome", "Selection"),
     "session": ("Call", "Coverage", "InterpreterSession", "Session"),
+    "trust": ("file_identity",),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -131,6 +133,7 @@ __all__ = [
     "WorkerGoneError",
     "WorkerHungError",
     "__version__",
+    "file_identity",
     "hookimpl",
     "images",
     "probe_host",

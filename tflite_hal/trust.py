@@ -29,6 +29,7 @@ __all__ = [
     "distrust_library",
     "distrust_place",
     "distrust_variable",
+    "file_identity",
 ]
 
 _MOST_LINKS: Final = 40  # as the kernel
@@ -116,6 +117,17 @@ def distrust_variable(name: str, value: str) -> Distrust | None:
         if found:
             return found
     return None
+
+
+def file_identity(path: str | os.PathLike[str]) -> str:
+    """Return a text that changes when a file is replaced: where it really is, its bytes and the time of its
+    last change in nanoseconds; of one that can't be looked at, its path and why. For fingerprints.
+    """
+    try:
+        found = Path(path).stat()
+    except (OSError, ValueError) as error:
+        return f"{os.fspath(path)}: {getattr(error, 'strerror', None) or error}"
+    return f"{os.path.realpath(path)} {found.st_size} {found.st_mtime_ns}"
 
 
 def _is_package(path: Path) -> bool:

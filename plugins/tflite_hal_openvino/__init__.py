@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 from tflite_hal import (
@@ -19,6 +18,7 @@ from tflite_hal import (
     Problem,
     Runtime,
     Session,
+    file_identity,
     hookimpl,
 )
 from tflite_hal_openvino import devices, dispatch, engine, package
@@ -131,14 +131,7 @@ class OpenvinoDelegate(Delegate):
     def fingerprint(self, device: Device) -> str:
         """Return OpenVINO's version, and path, size and time of change of the device's driver."""
         library = str(device.properties.get("library", ""))
-        parts = [f"openvino {package.version()}", library]
-        if library:
-            try:
-                found = Path(library).stat()
-                parts[1:] = [str(Path(library).resolve()), str(found.st_size), str(found.st_mtime_ns)]
-            except OSError as error:
-                parts.append(str(error.strerror))
-        return " ".join(filter(None, parts))
+        return f"openvino {package.version()}" + (f" {file_identity(library)}" if library else "")
 
     def open(self, model: Model, device: Device, configuration: Configuration, runtime: Runtime) -> Session:
         """Read and compile a model.

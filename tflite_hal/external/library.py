@@ -16,7 +16,7 @@ from tflite_hal.host import HostInfo
 from tflite_hal.model import Model
 from tflite_hal.runtime import Runtime
 from tflite_hal.session import InterpreterSession, Session
-from tflite_hal.trust import Distrust, distrust_library
+from tflite_hal.trust import Distrust, distrust_library, file_identity
 
 __all__ = ["ExternalDelegate"]
 
@@ -91,7 +91,7 @@ class ExternalDelegate(Delegate):
     def fingerprint(self, device: Device) -> str:
         """Return the libraries' paths, sizes and times of change."""
         own = device.properties.get("library", "")
-        return "; ".join(_identity(str(path)) for path in (own, *device.properties.get("companions", ())))
+        return "; ".join(file_identity(str(path)) for path in (own, *device.properties.get("companions", ())))
 
     def open(self, model: Model, device: Device, configuration: Configuration, runtime: Runtime) -> Session:
         """Load the library, give it the model, and refuse a session in which it took nothing.
@@ -195,14 +195,6 @@ def _stderr_since(before: int | None) -> str:
     except OSError:  # the application's own, opened for writing only
         return ""
     return " | ".join(line.strip() for line in text.split("\n") if line.strip())
-
-
-def _identity(library: str) -> str:
-    try:
-        found = Path(library).stat()
-    except OSError as error:
-        return f"{library}: {error.strerror}"
-    return f"{Path(library).resolve()} {found.st_size} {found.st_mtime_ns}"
 
 
 def _loader_remedy(message: str) -> str:
