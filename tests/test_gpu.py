@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import tflite
 from handmade import build
 from tflite_hal_gpu import ClassicGpuDelegate, GpuDelegate
+from tflite_hal_gpu import vulkan as of_vulkan
 
 from tflite_hal import (
     Configuration,
@@ -109,7 +111,8 @@ def test_a_gpu_with_all_it_needs_is_a_device(tmp_path: Path, library: str) -> No
     (device,) = GpuDelegate().probe(host).devices
     assert (device.id, device.kind) == ("gpu:0", "gpu")
     assert device.name == f"GPU 8086:46a6 at {CARD} (i915)"
-    assert device.properties["drivers"] == [f"/{INTEL}"]
+    (driver,) = device.properties["drivers"]
+    assert os.path.normpath(driver) == f"/{INTEL}"
     assert "software" not in device.properties
 
 
@@ -145,6 +148,114 @@ def test_a_node_that_may_not_be_opened(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_machine_without_a_gpu_has_nothing_to_say(tmp_path: Path) -> None:
     assert GpuDelegate().probe(probe_host(tmp_path)) == Probe()
     assert ClassicGpuDelegate().probe(probe_host(tmp_path)) == Probe()
+
+
+# What others can change
+
+POSIX = pytest.mark.skipif(os.name == "nt", reason="file modes are POSIX")
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that has all that Vulkan needs, named to this process, and nobody else's."""
+    for name, text in (
+        ("lib/libvulkan.so.1", ""),
+        ("driver/libvk_swiftshader.so", ""),
+        ("manifest/own.json", json.dumps({"ICD": {"library_path": "../driver/libvk_swiftshader.so"}})),
+    ):
+        add(tmp_path, name, text)
+        (tmp_path / name).chmod(0o644)
+        (tmp_path / name).parent.chmod(0o755)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path / "lib"))
+    monkeypatch.setenv("VK_ICD_FILENAMES", str(tmp_path / "manifest" / "own.json"))
+    monkeypatch.delenv("VK_DRIVER_FILES", raising=False)
+    return tmp_path
+
+
+@POSIX
+@pytest.mark.parametrize(
+    ("place", "mode"),
+    [
+        ("driver/libvk_swiftshader.so", 0o666),
+        ("driver", 0o777),
+        ("driver", 0o1777),
+        ("manifest/own.json", 0o664),
+        ("manifest", 0o777),
+    ],
+)
+def test_a_driver_that_others_can_change_is_a_problem_and_no_device(own: Path, place: str, mode: int) -> None:
+    (device,) = [one for one in GpuDelegate().probe(probe_host()).devices if one.id == "gpu:software"]
+    assert device.properties["environment"] == {"VK_ICD_FILENAMES": f"{own}/manifest/own.json"}
+    (own / place).chmod(mode)
+    found = GpuDelegate().probe(probe_host())
+    assert not found.devices
+    problem = next(one for one in found.problems if "own.json" in one.evidence)
+    assert (problem.stage, problem.device, problem.kind) == ("library", "gpu:software", "gpu")
+    assert f"/{Path(place).name} has mode {mode:04o}" in problem.evidence
+    assert problem.remedy
+
+
+@POSIX
+def test_a_driver_by_its_name_is_the_first_that_the_loader_finds(own: Path, monkeypatch) -> None:
+    """One that is passed over here would be loaded there."""
+    (own / "manifest/own.json").write_text(json.dumps({"ICD": {"library_path": "libvk_swiftshader.so"}}))
+    add(own, "other/libvk_swiftshader.so")
+    monkeypatch.setenv("LD_LIBRARY_PATH", f"{own}/lib:{own}/driver:{own}/other")
+    assert GpuDelegate().probe(probe_host()).devices
+    (own / "driver").chmod(0o777)
+    assert not GpuDelegate().probe(probe_host()).devices
+
+
+@POSIX
+def test_a_loader_that_others_can_change_is_told_and_not_loaded(own: Path, monkeypatch) -> None:
+    (device,) = GpuDelegate().probe(probe_host()).devices
+    monkeypatch.setattr(of_vulkan.ctypes, "CDLL", lambda *_: pytest.fail("it was loaded"))
+    for place in ("lib/libvulkan.so.1", "driver/libvk_swiftshader.so"):
+        (own / place).chmod(0o666)
+        with pytest.raises(DelegateError, match=rf"{place} is not loaded: .* mode 0666") as caught:
+            of_vulkan.adapters(device)
+        assert "chmod go-w" in caught.value.remedy
+        (own / place).chmod(0o644)
+    (own / "lib").chmod(0o777)
+    monkeypatch.setattr(HostInfo, "_library_folders", lambda _: iter([f"{own}/lib"]))
+    found = GpuDelegate().probe(probe_host())
+    assert not found.devices
+    assert any(f"Vulkan's loader is not used: {own}/lib has mode" in one.evidence for one in found.problems)
+
+
+@POSIX
+def test_beside_a_driver_that_is_refused_others_are_used(own: Path, monkeypatch) -> None:
+    """The loader would load all that the variable names."""
+    for name in ("bad", "good"):
+        add(own, f"{name}/libvk_swiftshader.so")
+        add(own, f"{name}/own.json", json.dumps({"ICD": {"library_path": "./libvk_swiftshader.so"}}))
+        (own / name).chmod(0o777 if name == "bad" else 0o755)
+    monkeypatch.setenv("VK_DRIVER_FILES", f"{own}/bad/own.json:{own}/good/own.json:relative.json")
+    (device,) = GpuDelegate().probe(probe_host()).devices
+    expected = dict.fromkeys(("VK_DRIVER_FILES", "VK_ICD_FILENAMES"), f"{own}/good/own.json")
+    assert device.properties["environment"] == expected
+    assert device.properties["drivers"] == [f"{own}/good/libvk_swiftshader.so"]
+    monkeypatch.setenv("VK_DRIVER_FILES", f"{own}/good/own.json:relative.json")
+    (device,) = GpuDelegate().probe(probe_host()).devices
+    assert device.properties["environment"] == expected
+
+
+@POSIX
+def test_asking_vulkan_loads_nothing_that_is_refused_and_tells_of_it(
+    vulkan: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trusted = GpuDelegate().probe(probe_host()).devices[0].properties["environment"]
+    if not trusted:
+        pytest.skip("no variable names the drivers here")
+    add(tmp_path, "libvk_other.so", "a driver that is none")
+    (tmp_path / "libvk_other.so").chmod(0o666)
+    add(tmp_path, "other.json", json.dumps({"ICD": {"library_path": "./libvk_other.so"}}))
+    monkeypatch.setenv("VK_ICD_FILENAMES", f"{tmp_path}/other.json:{''.join(trusted.values())}")
+    manager, host = Manager(), probe_host()
+    found = inspected(manager, manager.probe(host), host)["gpu"]
+    assert [one.id for one in found.devices] == [vulkan.id]
+    assert "(CPU" in found.devices[0].name or not vulkan.properties.get("software")
+    assert any("libvk_other.so has mode 0666" in one.evidence for one in found.problems)
 
 
 # The classic delegate

@@ -24,7 +24,8 @@ def inspected(
 ) -> dict[str, Probe]:
     """Replace what was found from files by what :meth:`Delegate.inspect` says, where there are devices.
 
-    A delegate that fails keeps its devices, and a problem says why.
+    A delegate that fails keeps its devices, and a problem says why. Problems that files told stay: of what
+    was refused a worker may know nothing.
     """
     result = dict(probes)
     for delegate in manager.delegates if host.live else ():
@@ -33,7 +34,9 @@ def inspected(
         if not (asks and found.devices) or (allowed is not None and delegate.name not in allowed):
             continue
         try:
-            result[delegate.name] = check_probe(_inspect(delegate, host, found), delegate.name, "inspect")
+            told = check_probe(_inspect(delegate, host, found), delegate.name, "inspect")
+            kept = tuple(problem for problem in found.problems if problem not in told.problems)
+            result[delegate.name] = Probe(told.devices, (*kept, *told.problems))
         except TfliteHalError as error:
             problem = Problem("open", f"inspect() failed: {error.reason}", error.remedy)
             result[delegate.name] = Probe(found.devices, (*found.problems, problem))

@@ -12,12 +12,9 @@ tensorflow pull request 125807 each sets another than the one it names.
 
 from __future__ import annotations
 
-import ctypes
-import json
-import os
 import posixpath
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from tflite_hal import (
     CompiledSession,
@@ -37,14 +34,12 @@ from tflite_hal import (
     file_identity,
     hookimpl,
 )
+from tflite_hal_gpu import vulkan
+
+__all__ = ["ClassicGpuDelegate", "GpuDelegate", "tflite_hal_register_delegates"]
 
 _DISPLAY_CLASS = "03"  # PCI base class of display controllers
 _VENDOR_NODES = ("/dev/mali0", "/dev/kgsl-3d0", "/dev/nvidia0")
-_LOADER = "libvulkan.so.1"
-_SOFTWARE = ("swiftshader", "vulkan_lvp", "llvmpipe")  # parts of software drivers' library names
-_ICD_FOLDERS = tuple(f"{p}/vulkan/icd.d" for p in ("/etc/xdg", "/etc", "/usr/local/share", "/usr/share"))
-_LOADER_REMEDY = "install the Vulkan loader (Debian, Ubuntu: libvulkan1; Fedora: vulkan-loader)"
-_DRIVER_REMEDY = "install a Vulkan driver for it (Debian, Ubuntu: mesa-vulkan-drivers; or its maker's)"
 _NODE_REMEDY = "use a driver that renders, not the display's only; in a container pass --device /dev/dri"
 _PERMISSION_REMEDY = "add your user to the group that owns it (render or video) and log in again"
 _OTHER_SYSTEMS = {"Darwin": "Metal", "Windows": "WebGPU over Direct3D"}
@@ -57,7 +52,7 @@ class GpuDelegate(Delegate):
     name = "gpu"
     api_version = 1
     description = "GPUs by LiteRT's accelerators: WebGPU over Vulkan, Metal"
-    install_hint = f"pip install 'ai-edge-litert>=2.3'; {_LOADER_REMEDY} and a Vulkan driver"
+    install_hint = f"pip install 'ai-edge-litert>=2.3'; {vulkan.LOADER_REMEDY} and a Vulkan driver"
     runtimes = ("ai_edge_litert",)
     options: ClassVar[tuple[Option, ...]] = (
         Option("precision", "str", None, "of floating-point operators", choices=tuple(_PRECISIONS)),
@@ -78,25 +73,22 @@ class GpuDelegate(Delegate):
         gpus = list(_gpus(host))
         problems = [gpu for gpu in gpus if isinstance(gpu, Problem)]
         names = ", ".join(gpu for gpu in gpus if isinstance(gpu, str))
-        drivers: dict[bool, list[str]] = {False: [], True: []}
-        for library in _drivers(host):
-            drivers[_is_software(library)].append(library)
-        loader = host.find_library(_LOADER)
-        properties: dict[str, Any] = {"loader": loader, "environment": _named_manifests(host)}
-        if names and loader and drivers[False]:
-            properties["drivers"] = drivers[False]
+        drivers = vulkan.find(host)
+        problems += [one for one in drivers if isinstance(one, Problem)]
+        usable = [one for one in drivers if isinstance(one, vulkan.Driver)]
+        hardware = [one.library for one in usable if not one.software]
+        software = [one.library for one in usable if one.software]
+        loader = host.find_library(vulkan.LOADER)
+        properties: dict[str, Any] = {"loader": loader, "environment": vulkan.environment(host, drivers)}
+        if names and loader and hardware:
+            properties["drivers"] = hardware
             return Probe((Device("gpu:0", "gpu", names, properties),), tuple(problems))
-        if names:
-            evidence, remedy = f"{names}: {_LOADER} is not in the loader's folders", _LOADER_REMEDY
-            command = host.install_command(debian="libvulkan1", fedora="vulkan-loader")
-            if loader:
-                evidence = f"{names}: no Vulkan driver has a manifest in {', '.join(_ICD_FOLDERS)}"
-                remedy, command = _DRIVER_REMEDY, host.install_command(debian="mesa-vulkan-drivers")
-            problems.append(Problem("library", evidence, remedy, "gpu:0", "gpu", command))
-        if not (loader and drivers[True]):
+        lacking = vulkan.lacking(host, names, loader, drivers)
+        problems += [lacking] if lacking is not None else []
+        if not (loader and software):
             return Probe((), tuple(problems))
-        properties |= {"drivers": drivers[True], "software": True}
-        name = f"software adapter ({', '.join(map(posixpath.basename, drivers[True]))})"
+        properties |= {"drivers": software, "software": True}
+        name = f"software adapter ({', '.join(map(posixpath.basename, software))})"
         return Probe((Device("gpu:software", "gpu", name, properties),), tuple(problems))
 
     def inspect(self, host: HostInfo) -> Probe:
@@ -106,7 +98,7 @@ class GpuDelegate(Delegate):
             return found
         (device,) = found.devices
         try:
-            adapters = _adapters(str(device.properties["loader"]))
+            adapters = vulkan.adapters(device)
         except DelegateError as error:
             problem = Problem("driver", error.reason, error.remedy, device.id, device.kind)
             return Probe((), (*found.problems, problem))
@@ -144,15 +136,16 @@ class GpuDelegate(Delegate):
         """Compile a model for the GPU, and with ``partial`` for the CPU beside it.
 
         Raises:
-            DelegateError: no adapter, a software one that was not asked for, or LiteRT refuses.
+            DelegateError: no adapter, a software one that was not asked for, a Vulkan library that others
+                can change, or LiteRT refuses.
         """
-        options, loader = configuration.options, device.properties.get("loader")
-        adapters = _adapters(str(loader)) if loader else []
+        options = configuration.options
+        adapters = vulkan.adapters(device) if device.properties.get("loader") else []
         asked = options.get("software") or device.properties.get("software")
         if adapters and all(adapter.software for adapter in adapters) and not asked:
             raise DelegateError(
                 f"Vulkan has only {adapters[0]}, which computes on the CPU",
-                remedy=f'{_DRIVER_REMEDY}, or allow it: delegate="gpu", options={{"software": True}}',
+                remedy=f'{vulkan.DRIVER_REMEDY}, or allow it: delegate="gpu", options={{"software": True}}',
             )
         precision = _PRECISIONS.get(options.get("precision") or "")
         given = {} if precision is None else {"gpu_options": f"precision = {precision}\n"}
@@ -204,7 +197,9 @@ def _gpus(host: HostInfo) -> Iterator[str | Problem]:
             continue
         where = f"GPU {found.id} at {found.slot}"
         if found.driver is None:
-            yield Problem("driver", f"{where} is on the bus, no driver is bound", _DRIVER_REMEDY, "", "gpu")
+            yield Problem(
+                "driver", f"{where} is on the bus, no driver is bound", vulkan.DRIVER_REMEDY, "", "gpu"
+            )
             continue
         own = [f"/dev/dri/{name}" for name in host.list(f"{found.path}/drm") if name.startswith("renderD")]
         own += ["/dev/nvidia0"] if found.driver == "nvidia" else []
@@ -224,96 +219,6 @@ def _allowed(host: HostInfo, nodes: Sequence[str], name: str) -> str | Problem:
     if all(host.access(node) is False for node in nodes):
         return Problem("permission", f"{name}: {nodes[0]} may not be opened", _PERMISSION_REMEDY, "", "gpu")
     return name
-
-
-def _drivers(host: HostInfo) -> Iterator[str]:
-    """Yield the library of each Vulkan driver whose manifest and library are there."""
-    for manifest in _manifests(host):
-        try:
-            name = str(json.loads(host.read(manifest) or "{}")["ICD"]["library_path"])
-        except (ValueError, KeyError, TypeError):
-            continue  # the loader passes over it too
-        if "/" in name:
-            library = posixpath.normpath(posixpath.join(posixpath.dirname(manifest), name))
-            if host.exists(library):
-                yield library
-        elif (found := host.find_library(name)) is not None:
-            yield found
-
-
-def _named_manifests(host: HostInfo) -> dict[str, str]:
-    """Return the variable that names this process's manifests: child processes may have begun without."""
-    names = [n for n in ("VK_DRIVER_FILES", "VK_ICD_FILENAMES") if host.live and os.environ.get(n)]
-    return {name: os.environ[name] for name in names[:1]}
-
-
-def _manifests(host: HostInfo) -> Iterator[str]:
-    folders = list(_ICD_FOLDERS)
-    if given := "".join(_named_manifests(host).values()):
-        yield from (path for path in given.split(":") if path.startswith("/"))
-        return
-    if host.live:
-        home = os.environ.get("HOME", "")
-        for variable, usual in (("XDG_CONFIG_HOME", ".config"), ("XDG_DATA_HOME", ".local/share")):
-            folders.append(f"{os.environ.get(variable) or posixpath.join(home, usual)}/vulkan/icd.d")
-    for folder in folders:
-        yield from (f"{folder}/{name}" for name in host.list(folder) if name.endswith(".json"))
-
-
-def _is_software(library: str) -> bool:
-    return any(part in posixpath.basename(library) for part in _SOFTWARE)
-
-
-class _Adapter(NamedTuple):
-    """What Vulkan says of a physical device."""
-
-    name: str
-    type: str
-    version: str
-
-    @property
-    def software(self) -> bool:
-        return self.type == "CPU"
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.type}, Vulkan {self.version})"
-
-
-_TYPES = ("other", "integrated GPU", "discrete GPU", "virtual GPU", "CPU")  # VkPhysicalDeviceType
-
-
-def _adapters(loader: str) -> list[_Adapter]:
-    """Ask Vulkan for its adapters, those that are no software first."""
-    try:
-        vulkan = ctypes.CDLL(loader)
-    except OSError as error:
-        raise DelegateError(f"{loader} can't be loaded: {error}", remedy=_LOADER_REMEDY) from error
-    # VkInstanceCreateInfo on 64-bit systems: sType 1, all else zero.
-    information = (ctypes.c_uint64 * 8)(1)
-    instance = ctypes.c_void_p()
-    result = vulkan.vkCreateInstance(information, None, ctypes.byref(instance))
-    if result:
-        raise DelegateError(f"vkCreateInstance failed: VkResult {result}", remedy=_DRIVER_REMEDY)
-    try:
-        count = ctypes.c_uint32()
-        vulkan.vkEnumeratePhysicalDevices(instance, ctypes.byref(count), None)
-        devices = (ctypes.c_void_p * count.value)()
-        result = vulkan.vkEnumeratePhysicalDevices(instance, ctypes.byref(count), devices)
-        found = [_properties(vulkan, device) for device in devices[: count.value] if device]
-    finally:
-        vulkan.vkDestroyInstance(instance, None)
-    if not found:
-        raise DelegateError(f"Vulkan has no adapter (VkResult {result})", remedy=_DRIVER_REMEDY)
-    return sorted(found, key=lambda adapter: adapter.software)
-
-
-def _properties(vulkan: ctypes.CDLL, device: int) -> _Adapter:
-    buffer = ctypes.create_string_buffer(4096)  # VkPhysicalDeviceProperties has 824 bytes
-    vulkan.vkGetPhysicalDeviceProperties(ctypes.c_void_p(device), buffer)
-    version, _, _, _, kind = (ctypes.c_uint32 * 5).from_buffer(buffer)
-    name = buffer.raw[20:276].partition(b"\0")[0].decode("utf-8", "replace")
-    number = f"{version >> 22 & 0x7F}.{version >> 12 & 0x3FF}.{version & 0xFFF}"
-    return _Adapter(name, _TYPES[kind] if kind < len(_TYPES) else str(kind), number)
 
 
 @hookimpl
