@@ -254,6 +254,24 @@ def test_recheck_compares_with_the_plain_model(stick: Bus, pair: Pair) -> None:
         assert [event.kind for event in runner.events] == []
 
 
+@pytest.mark.parametrize("named", ["plain", "compiled"])
+def test_a_library_that_is_named_gets_the_file_that_is_named(
+    stick: Bus, pair: Pair, runtime_name: str, named: str
+) -> None:
+    """Nothing is known of which form it takes."""
+    library = stick.tree / "usr/lib/libedgetpu.so.1"
+    given = {"delegate_library": library, "options": {"device": "usb:0"}, "runtime": runtime_name}
+    if named == "plain":
+        with pytest.raises(DelegateError, match=r"library took none of the \d+ operators of m.tflite"):
+            Runner(pair.plain, **given)
+        return
+    with Runner(pair.compiled, **given) as runner:
+        winner = runner.selection.winner
+        assert (winner.delegate, winner.variant, winner.coverage.taken) == ("library", "", 1)
+        assert winner.comparison.error == 0, "compared with the plain model's built-in kernels"
+        assert events(runner, "variant") == []
+
+
 # ---- without one ----
 
 

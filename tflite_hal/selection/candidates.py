@@ -186,7 +186,7 @@ def _form(
 ) -> tuple[Variant | None, tuple[Outcome, str] | None]:
     """Return the first form of the model that the delegate takes, or why it takes none."""
     reasons = []
-    for variant in forms.of(delegate):
+    for variant in forms.of(delegate, is_own_cpu(delegate, device)):
         opened = model if variant is None else variant.model
         reason = guarded(delegate.name, "supports", partial(delegate.supports, opened, device))
         if reason is None:

@@ -38,8 +38,12 @@ class Forms:
         """Why files that were looked at don't count."""
         return list(self._variants.problems.values())
 
-    def of(self, delegate: Delegate) -> Iterator[Variant | None]:
-        """Yield what the delegate may open, what was made for it first; None is the model itself."""
+    def of(self, delegate: Delegate, own_cpu: bool) -> Iterator[Variant | None]:
+        """Yield what the delegate may open, what was made for it first; None is the model itself.
+
+        Only of the runtime's own kernels (``own_cpu``) it is known that they can't run what was made for
+        another engine; whether others can, they say.
+        """
         for suffix in self._of(delegate):
             if suffix == self._variants.own:
                 yield None
@@ -47,7 +51,11 @@ class Forms:
             found = self._variants.beside(suffix)
             if found is not None:
                 yield found
-        yield self.plain
+        plain = self.plain
+        if plain is None or not own_cpu:
+            yield None
+        if plain is not None:
+            yield plain
 
     def _of(self, delegate: Delegate) -> list[str]:
         return [suffix for suffix in delegate.variants if suffix in self._suffixes]
