@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tflite_hal import Coverage, InputError, Outcome, Runner
+from tflite_hal import Coverage, DelegateError, InputError, Outcome, Runner
 from tflite_hal.cli import main
 from tflite_hal.model import read_model
 from tflite_hal.runtime import load_runtime
@@ -151,3 +151,9 @@ def test_inspect_says_why_a_delegate_takes_nothing(digits: Path) -> None:
     assert shown.exit_code == 3
     assert "no such device on this machine" in " ".join(shown.output.split())
     assert CliRunner().invoke(main, ["inspect", str(digits), "--device", "npu"]).exit_code == 2
+
+
+def test_nothing_taken_is_an_error_of_the_delegate() -> None:
+    Coverage(1, 8, 1).require_some("acme", "m.tflite")
+    with pytest.raises(DelegateError, match=r"^acme took none of the 8 operators of m.tflite$"):
+        Coverage(0, 8, 0).require_some("acme", "m.tflite")

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from tflite_hal.errors import DelegateError
+
 __all__ = ["Coverage", "coverage_of"]
 
 
@@ -31,6 +33,11 @@ class Coverage(NamedTuple):
         if {*map(type, numbers)} != {int} or {*map(type, made.refused)} - {str}:
             raise ValueError(f"{given!r} is no coverage")
         return made
+
+    def require_some(self, delegate: str, model: str) -> None:
+        """Raise DelegateError where nothing was taken: the CPU would do all, in the delegate's name."""
+        if self.taken == 0:
+            raise DelegateError(f"{delegate} took none of the {self.total} operators of {model}")
 
     def __str__(self) -> str:
         names = ", ".join(name if n == 1 else f"{name} x{n}" for name, n in self.refused.items())

@@ -111,11 +111,12 @@ class ExternalDelegate(Delegate):
             told = DelegateError(error.reason, remedy=error.remedy or self.refusal_remedy(error.reason))
             told.stage = error.stage
             raise told from error
-        if session.coverage is not None and session.coverage.taken == 0:
+        try:
+            if session.coverage is not None:
+                session.coverage.require_some(self.name, model.name)
+        except DelegateError:
             session.close()
-            raise DelegateError(
-                f"{self.name} took none of the {session.coverage.total} operators of {model.name}"
-            )
+            raise
         return session
 
     @staticmethod

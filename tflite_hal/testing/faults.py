@@ -124,11 +124,12 @@ class PythonFaultDelegate(Delegate):
         given = {name: value for name, value in configuration.options.items() if value is not None}
         faulty = ForwardingDelegate(Settings.checked(self.name, given))
         session = InterpreterSession(model, runtime, delegates=[faulty], threads=configuration.threads)
-        if session.coverage is not None and session.coverage.taken == 0:
+        try:
+            if session.coverage is not None:
+                session.coverage.require_some(self.name, model.name)
+        except DelegateError:
             session.close()
-            raise DelegateError(
-                f"{self.name} took none of the {session.coverage.total} operators of {model.name}"
-            )
+            raise
         return session
 
 

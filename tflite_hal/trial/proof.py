@@ -209,11 +209,8 @@ def _answers(opened: Opened, model: Model, inputs: Inputs, least: int | None) ->
     """Run a new session on the inputs, each from a fresh state; it is closed where that fails."""
     session, candidate = opened.session, opened.candidate
     try:
-        if candidate.device.kind != "cpu" and session.coverage is not None and session.coverage.taken == 0:
-            total = session.coverage.total
-            raise DelegateError(
-                f"{candidate.delegate.name} took none of the {total} operators of {model.name}"
-            )
+        if candidate.device.kind != "cpu" and session.coverage is not None:
+            session.coverage.require_some(candidate.delegate.name, candidate.opens(model).name)
         given = inputs()
         calls: dict[tuple[Any, ...], Call] = {}  # the caller's samples may differ in shape
         answers: Answers = []
