@@ -330,6 +330,35 @@ def test_a_library_gets_its_options_in_the_order_of_the_description(
 
 
 @POSIX
+@pytest.mark.parametrize(
+    ("profile", "options", "told"),
+    [
+        ("", None, "first=here second=false third=1"),
+        ("options: {mine: {first: theirs, third: 2}}", None, "first=theirs second=false third=2"),
+        ("options: {mine: {first: theirs, third: two}}", None, "first=theirs second=false third=1"),
+        ("options: {mine: {first: theirs, third: 2}}", {"third": 3}, "first=theirs second=false third=3"),
+    ],
+    ids=["description", "profile", "mistaken profile", "caller"],
+)
+@pytest.mark.filterwarnings("ignore:device profile own. left out")
+def test_a_profiles_options_go_before_the_descriptions_and_the_callers_before_both(
+    tmp_path: Path, digits: Path, profile: str, options, told: str
+) -> None:
+    file = compiled(tmp_path, "libtells.so", TELLS)
+    declared = (
+        "{first: {type: str, value: a, required: true}, second: {type: bool, value: false}, "
+        "third: {type: int, value: 1}}"
+    )
+    devices = "[{id: 'npu:0', options: {first: here}}]"
+    entry = f"{{title: T, libraries: [{file}], devices: {devices}, options: {declared}, {FACT}}}"
+    grounds = f"[{{{FACT}}}]"
+    board = f"match: {{os: linux}}\nsources: {{match: {grounds}, options: {grounds}}}\n" if profile else ""
+    own = own_profile(tmp_path, entry, board + profile)
+    with pytest.raises(NoDelegateError, match=f"options: {told}"):
+        Runner(digits, delegate="mine", profile=own, options=options)
+
+
+@POSIX
 def test_a_companion_is_loaded_first_and_seen(tmp_path: Path, runtime_name: str, digits: Path) -> None:
     said = compiled(tmp_path, "libcompanion.so", 'const char *companion(void) { return "here"; }')
     source = TELLS.replace('"options:"', '""').replace("say(text)", "say(companion())")

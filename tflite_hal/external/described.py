@@ -101,13 +101,20 @@ class DescribedDelegate(ExternalDelegate):
     def configurations(
         self, model: Model, device: Device, profile: DeviceProfile | None
     ) -> Sequence[Configuration]:
-        """Return the one configuration: what the description gives the library, and the device's own."""
-        given = {option.name: option.default for option in self.options if option.default is not None}
-        return (Configuration({**given, **device.properties.get("options", {})}),)
+        """Return the one configuration: what the description gives the library, and the device's own, but
+        for what a device profile sets."""
+        theirs = () if profile is None else profile.options.get(self.name, ())
+        own = self._given(device, Configuration())
+        return (Configuration({name: value for name, value in own.items() if name not in theirs}),)
+
+    def _given(self, device: Device, configuration: Configuration) -> dict[str, Any]:
+        """Return the description's values, what the device's own entry says of them, and what was set."""
+        own = {option.name: option.default for option in self.options if option.default is not None}
+        return {**own, **device.properties.get("options", {}), **configuration.options}
 
     def library_options(self, device: Device, configuration: Configuration) -> Mapping[str, Any]:
         """Return the options in the order of the description: some libraries read them one by one."""
-        given = configuration.options
+        given = self._given(device, configuration)
         ordered = {option.name: given[option.name] for option in self.options if option.name in given}
         return {name: _text(value) for name, value in ordered.items() if value is not None}
 
@@ -121,8 +128,9 @@ class DescribedDelegate(ExternalDelegate):
         Raises:
             DelegateError: an option that must be given is not.
         """
+        given = self._given(device, configuration)
         for name, option in self.data.get("options", {}).items():
-            if option.get("required") and configuration.options.get(name) is None:
+            if option.get("required") and given.get(name) is None:
                 remedy = f"options={{{name!r}: ...}}, or options of {self.name} in a device profile"
                 raise DelegateError(f"{self.name} needs its option {name}", remedy=remedy)
         return super().open(model, device, configuration, runtime)
