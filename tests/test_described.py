@@ -394,13 +394,35 @@ def test_two_descriptions_are_two_delegates_for_workers_and_verdicts() -> None:
 def test_a_file_named_by_the_caller(library: Path, runtime_name: str, digits: Path, monkeypatch) -> None:
     monkeypatch.chdir(library.parent)
     with Runner(
-        digits, delegate_library=library.name, options={"operators": "3"}, runtime=runtime_name
+        digits, delegate_library=f"./{library.name}", options={"operators": "3"}, runtime=runtime_name
     ) as runner:
         assert (runner.delegate, runner.device.id) == ("library", "npu:0")
         assert runner.selection.winner.coverage.total == 8
     with Runner.auto(digits, delegates=[], delegate_library=library, prefer="order") as runner:
         assert runner.delegate == "library"
         assert runner.predict(np.zeros(runner.inputs[0].shape, runner.inputs[0].dtype)).shape == (1, 10)
+
+
+@POSIX
+def test_a_bare_name_is_looked_for_where_the_loader_looks(
+    library: Path, tmp_path: Path, digits: Path, monkeypatch
+) -> None:
+    """As ``load_delegate`` does; not in the folder in which the application happens to be."""
+    monkeypatch.chdir(library.parent)
+    with pytest.raises(NoDelegateError, match=f"{library.name} is not in the loader's folders.*give the path"):
+        Runner(digits, delegate_library=library.name)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(library.parent))
+    with Runner(digits, delegate_library=library.name, options={"operators": "3"}) as runner:
+        assert runner.device.properties["library"] == str(library)
+    with Runner(digits, delegate_library=library.name, isolate=False) as runner:
+        assert runner.delegate == "library"
+    loose = tmp_path / "loose"
+    loose.mkdir()
+    shutil.copy(library, loose / library.name)
+    loose.chmod(0o777)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(loose))
+    with pytest.raises(NoDelegateError, match=f"{loose} has mode 0777"):
+        Runner(digits, delegate_library=library.name)
 
 
 @POSIX

@@ -78,7 +78,8 @@ class DescribedDelegate(ExternalDelegate):
     def _has_library(self, host: HostInfo) -> bool:
         names = self.libraries
         found = host.find_library(*names, folders=self.search)
-        return bool(found or host.distrusted_library(*names, folders=self.search)) or names[0].startswith("/")
+        told = self.name == NAMED or names[0].startswith("/")  # that it is not there
+        return told or bool(found or host.distrusted_library(*names, folders=self.search))
 
     def _is_node(self, node: str, entry: Mapping[str, Any], host: HostInfo) -> bool:
         if not any(fnmatch.fnmatchcase(node, pattern) for pattern in entry["nodes"]):
@@ -180,7 +181,8 @@ def described_delegates(profiles: Iterable[DeviceProfile], taken: Iterable[str])
 
 
 def named_library(path: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the description of a library that the caller names, with its options as they are given.
+    """Return the description of a library that the caller names, with its options as they are given; a
+    name without a folder is looked for where the loader looks.
 
     Raises:
         DelegateError: a value is no text, finite number or truth value.
@@ -193,7 +195,8 @@ def named_library(path: str, options: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, float) and not math.isfinite(value):
             raise DelegateError(f"option {name}={value!r} is not a finite number")
         declared[name] = {"type": kind, "value": value}
-    file = str(Path(path).absolute())
+    bare = path != "" and Path(path).name == path
+    file = path if bare else str(Path(path).absolute())
     return {
         "name": NAMED,
         "title": f"the library {file}",

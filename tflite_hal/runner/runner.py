@@ -66,7 +66,8 @@ class Runner:
             model: path or bytes of a ``.tflite`` file.
             device: ``cpu``, ``npu``, ``usb:0`` ...
             delegate: name of a plugin's delegate.
-            delegate_library: file of an external delegate that no plugin knows.
+            delegate_library: file of an external delegate that no plugin knows; a name without a folder is
+                looked for in those of the loader.
             options: for the delegate, as it declares them; a file's are passed on in their order.
             profile: name or file of a device profile instead of the one that matches.
             threads: CPU threads instead of the delegate's choice.
