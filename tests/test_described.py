@@ -409,7 +409,8 @@ def test_a_bare_name_is_looked_for_where_the_loader_looks(
 ) -> None:
     """As ``load_delegate`` does; not in the folder in which the application happens to be."""
     monkeypatch.chdir(library.parent)
-    with pytest.raises(NoDelegateError, match=f"{library.name} is not in the loader's folders.*give the path"):
+    reason = f"{library.name} is not in the loader's folders.*give the path"
+    with pytest.raises(NoDelegateError, match=reason):
         Runner(digits, delegate_library=library.name)
     monkeypatch.setenv("LD_LIBRARY_PATH", str(library.parent))
     with Runner(digits, delegate_library=library.name, options={"operators": "3"}) as runner:

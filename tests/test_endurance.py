@@ -361,7 +361,7 @@ def test_a_worker_that_ends_unnoticed_is_no_zombie() -> None:
     else:
         pytest.fail(f"process {worker.pid} is {psutil.Process(worker.pid).status()}")
     with pytest.raises(WorkerGoneError, match="killed by SIGKILL"):  # and how it ended is still known
-        worker.request("plugin", limit=5, stage="x", module="json", plugin="x")
+        worker.request("plugin", limit=5, stage="x", module="tflite_hal_xnnpack", plugin="x")
 
 
 # ---- the application is killed ----

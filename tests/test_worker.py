@@ -17,6 +17,7 @@ from tflite_hal import worker
 from tflite_hal.errors import (
     DelegateError,
     ModelError,
+    PluginError,
     WorkerCrashedError,
     WorkerError,
     WorkerGoneError,
@@ -32,7 +33,11 @@ def plugin(folder: Path, source: str) -> str:
 
 
 def import_in(one: Worker, module: str, limit: float = 20.0) -> None:
-    one.request("plugin", limit=limit, stage="importing it", module=module, plugin="misbehaving")
+    """Have a worker import any module: one without hooks is refused after that."""
+    try:
+        one.request("plugin", limit=limit, stage="importing it", module=module, plugin="misbehaving")
+    except PluginError as error:
+        assert "it has none of the hooks" in str(error)
 
 
 @pytest.fixture
@@ -357,7 +362,7 @@ def test_an_application_without_standard_streams(tmp_path: Path, closed: tuple[i
         + "".join(f"os.close({n})\n" for n in closed)
         + "from tflite_hal.worker import start_worker\n"
         "w = start_worker('x', runtime=None)\n"
-        "w.request('plugin', limit=20, stage='x', module='json', plugin='x')\n"
+        "w.request('plugin', limit=20, stage='x', module='tflite_hal_xnnpack', plugin='x')\n"
         f"open({str(out)!r}, 'w').write('answered')\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
@@ -421,7 +426,7 @@ def test_started_in_site_packages(digits: Path) -> None:
     site = Path(click.__file__).parents[1]
     script = (
         "import sys; from tflite_hal.worker import start_worker\n"
-        "print(start_worker('x', runtime=None).request('plugin', limit=20, stage='x', module='click', "
+        "print(start_worker('x', runtime=None).request('plugin', limit=20, stage='x', module='tflite_hal_xnnpack', "
         "plugin='x').body)"
     )
     done = subprocess.run(
