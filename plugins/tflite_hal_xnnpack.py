@@ -50,8 +50,8 @@ class XnnpackDelegate(Delegate):
             evidence = f"the runtimes for {host.arch} are built without XNNPACK; their built-in kernels run"
             remedy = "install a 64-bit system if the board has one"
             return Probe((), (Problem("runtime", evidence, remedy, kind="cpu"),))
-        if not (host.live or host.arch or host.cpu.model or host.cpu.vendor):
-            return Probe()  # a captured machine that tells nothing of its processor
+        if not (host.live or host.arch or host.cpu.model or host.cpu.logical):
+            return Probe((), (Problem("probe", "nothing here tells of the processor", kind="cpu"),))
         # Beyond four threads memory is the limit.
         threads = min(host.cpu.fast, _MOST_THREADS)
         return Probe((Device("cpu", "cpu", host.cpu.model or "CPU", {"threads": threads}),))

@@ -141,7 +141,9 @@ def test_broken_plugins_are_one_warning_and_none_where_another_is_named(install,
 
 def test_a_machine_that_tells_nothing_has_no_device_and_no_absent_one() -> None:
     found = probed("--root", HOSTS / "empty")
-    assert found["findings"] == []
+    (one,) = found["findings"]
+    assert (one["delegate"], one["kind"], one["state"]) == ("xnnpack", "cpu", "blocked")
+    assert one["problem"]["evidence"] == "nothing here tells of the processor"
     text = call("probe", "--root", HOSTS / "empty").stdout
     assert "no such device here" not in text
     assert "unknown: nothing here tells of devices" in text

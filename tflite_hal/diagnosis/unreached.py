@@ -163,7 +163,8 @@ def _why(one: Accelerator, probes: Mapping[str, Probe], disabled: Collection[str
     blocked = [name for name in here if _sees(probes[name], one.kind)]
     if blocked:
         return f"{blocked[0]} could, but for the problem above", ""
-    return f"{' or '.join(here)} finds nothing of it here", one.text
+    condition = f"; it takes: {one.text}" if one.text else ""
+    return f"{' or '.join(here)} finds nothing of it here{condition}", ""
 
 
 def _of_host(host: HostInfo) -> Iterator[Unreached]:
