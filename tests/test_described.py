@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,11 @@ from tflite_hal.delegate import check_options
 from tflite_hal.errors import InputError, ProfileError
 from tflite_hal.external import described_delegate, described_delegates, named_library
 from tflite_hal.profiles import load_profiles, parse_profile
-from tflite_hal.remote import open_remotely, reference
+from tflite_hal.remote import exclusive_key, open_remotely, reference
+from tflite_hal.remote.pool import _pool
 from tflite_hal.runtime import load_runtime
-from tflite_hal.testing import build_library
+from tflite_hal.testing import PythonFaultDelegate, build_library
+from tflite_hal.verdicts import Verdicts
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "device_profiles" / "vendor-delegates.yaml"
@@ -388,6 +391,66 @@ def test_two_descriptions_are_two_delegates_for_workers_and_verdicts() -> None:
     one, other = (described_delegate({"name": "library", **named_library(f"/{n}.so", {})}) for n in "ab")
     assert reference(one) != reference(other)
     assert reference(one) == reference(described_delegate(dict(one.data)))
+
+
+def test_what_is_exclusive_is_the_library_and_the_place(tmp_path: Path) -> None:
+    file = tmp_path / "libx.so.1"
+    file.write_bytes(b"")
+    (tmp_path / "libx.so").symlink_to(file)
+
+    def key(name: str, library: Path, place: str = "npu:0", **options) -> tuple[str, str]:
+        delegate = described_delegate({**named_library(str(library), options), "name": name})
+        return exclusive_key(delegate, Device("npu:0", "npu", "", {"library": str(library), "path": place}))
+
+    own = key("mine", file)
+    assert own == (str(file.resolve()), "npu:0")
+    assert own == key("mine", file, first=1) == key("library", tmp_path / "libx.so")
+    assert own != key("mine", file, "npu:1")
+    assert own != key("mine", tmp_path / "liby.so")
+    coded = PythonFaultDelegate()
+    assert exclusive_key(coded, Device("npu:0", "npu", "", {"library": str(file)})) == (
+        reference(coded),
+        "npu:0",
+    )
+
+
+@POSIX
+def test_one_process_has_the_device_whatever_the_options(
+    tmp_path: Path, library: Path, digits: Path, runtime_name: str, monkeypatch
+) -> None:
+    entry = (
+        f"{{title: T, libraries: [{library}], devices: [{{id: 'npu:0'}}], "
+        f"options: {{operators: {{type: str, value: '3'}}, fault: {{type: str}}}}, {FACT}}}"
+    )
+    monkeypatch.setenv("TFLITE_HAL_PROFILE_PATH", str(own_profile(tmp_path, entry)))
+    locked, lock = [], Verdicts.lock
+
+    def noted(self, name, patience):
+        locked.append(name)
+        return lock(self, name, patience)
+
+    monkeypatch.setattr(Verdicts, "lock", noted)
+    ways = [
+        {"delegate": "mine"},
+        {"delegate_library": library, "options": {"operators": "3"}},
+        {"delegate_library": library, "options": {"operators": "all"}},
+    ]
+    with ExitStack() as stack:
+        runners, devices = [], []
+        for way in ways:
+            locked.clear()
+            runners.append(stack.enter_context(Runner(digits, runtime=runtime_name, **way)))
+            devices.append(set(locked))
+        assert len(set.intersection(*devices)) == 2, "the model's lock, and the device's"
+        assert [runner.selection.winner.coverage.taken for runner in runners] == [3, 3, 8]
+        assert len(_pool) == 1
+        (shared,) = _pool.values()
+        assert shared.users == 3
+        right = runners[0].predict(np.zeros(runners[0].inputs[0].shape, runners[0].inputs[0].dtype))
+        for runner in runners:
+            given = runner.predict(np.zeros(runner.inputs[0].shape, runner.inputs[0].dtype))
+            np.testing.assert_array_equal(given, right)
+    assert _pool == {}
 
 
 @POSIX

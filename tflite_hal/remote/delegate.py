@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -16,7 +17,7 @@ from tflite_hal.runtime import Runtime
 from tflite_hal.session import Session
 from tflite_hal.worker import Worker
 
-__all__ = ["RemoteDelegate", "reference", "remote_delegate", "sent"]
+__all__ = ["RemoteDelegate", "exclusive_key", "reference", "remote_delegate", "sent"]
 
 #: Seconds a plugin may take to answer: it only looks at facts.
 ASK_LIMIT: Final = 10.0
@@ -167,6 +168,18 @@ def remote_delegate(description: Mapping[str, Any], worker: Callable[[], Worker]
 def reference(delegate: Delegate) -> str:
     """Return from what a worker rebuilds the delegate: ``module:Class``, or as of its ``reference``."""
     return delegate.reference or f"{type(delegate).__module__}:{type(delegate).__qualname__}"
+
+
+def exclusive_key(delegate: Delegate, device: Device) -> tuple[str, str]:
+    """Return what one process at a time may have: whose library, and the device's place.
+
+    Of delegates that are made of data the library itself counts: one may be described twice, or with other
+    values.
+    """
+    library = str(device.properties.get("library", ""))
+    if library and " " in delegate.reference:
+        return os.path.realpath(library), device.place
+    return reference(delegate), device.place
 
 
 def sent(model: Model) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from tflite_hal.delegate import Delegate, Device, may_live_in_process
 from tflite_hal.errors import DeviceBusyError, TfliteHalError, WorkerError
-from tflite_hal.remote.delegate import reference
+from tflite_hal.remote.delegate import exclusive_key
 from tflite_hal.worker import Worker, start_worker
 
 __all__ = ["Shared", "acquire", "close_dropped", "drop", "end", "open_sessions", "release"]
@@ -65,7 +65,7 @@ def close_dropped() -> None:
 def open_sessions(delegate: Delegate, device: Device) -> int:
     """Return how many sessions of this process are open on a device, which they share."""
     with _pool_lock:
-        shared = _pool.get((reference(delegate), device.place))
+        shared = _pool.get(exclusive_key(delegate, device))
         return 0 if shared is None or not shared.worker.alive else shared.users
 
 
@@ -79,7 +79,7 @@ def acquire(
         WorkerError: it can't be started.
     """
     close_dropped()
-    key: tuple[Any, ...] = (reference(delegate), device.place)
+    key: tuple[Any, ...] = exclusive_key(delegate, device)
     if may_live_in_process(delegate, device):  # what runs on the CPU shares it
         key = (*key, runtime, tuple(sorted(environment.items())))
     with _pool_lock:

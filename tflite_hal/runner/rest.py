@@ -7,7 +7,7 @@ import threading
 import time
 from typing import Final
 
-from tflite_hal.remote import reference
+from tflite_hal.remote import exclusive_key
 from tflite_hal.selection import Candidate
 
 __all__ = ["failed", "has_failed", "recovered", "rests"]
@@ -23,7 +23,7 @@ _until: dict[tuple[str, str], tuple[float, float]] = {}  # when it may be tried,
 
 
 def _key(candidate: Candidate) -> tuple[str, str]:
-    return reference(candidate.delegate), candidate.device.place
+    return exclusive_key(candidate.delegate, candidate.device)
 
 
 def failed(candidate: Candidate) -> float:

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 from tflite_hal.model import Model
-from tflite_hal.remote import default_limits, guarded, reference
+from tflite_hal.remote import default_limits, exclusive_key, guarded, reference
 from tflite_hal.selection import Attempt, Candidate, Outcome, is_own_cpu
 from tflite_hal.trial.proof import Terms
 from tflite_hal.verdicts import Verdicts, key, quarantined
@@ -95,7 +95,8 @@ class Memory:
         the device: many take one process at a time, whatever the model."""
         with ExitStack() as held:
             if candidate.device.kind != "cpu":
-                place = {"delegate": reference(candidate.delegate), "device": candidate.device.place}
+                library, slot = exclusive_key(candidate.delegate, candidate.device)
+                place = {"delegate": library, "device": slot}
                 held.enter_context(self._verdicts.lock(key(place), PATIENCE))
             held.enter_context(self._verdicts.lock(self._key(candidate)[0], PATIENCE))
             yield
