@@ -428,7 +428,8 @@ def test_started_in_site_packages(digits: Path) -> None:
         "from tflite_hal import PluginError\n"
         "from tflite_hal.worker import start_worker\n"
         "try:\n"
-        "    start_worker('x', runtime=None).request('plugin', limit=20, stage='x', module='click', plugin='x')\n"
+        "    one = start_worker('x', runtime=None)\n"
+        "    one.request('plugin', limit=20, stage='x', module='click', plugin='x')\n"
         "except PluginError as error:\n"
         "    print(error)\n"
     )
