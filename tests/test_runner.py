@@ -618,3 +618,8 @@ def test_a_request_that_nobody_can_answer_sends_nobody_to_rest(digits: Path, mon
         runner.predict(np.ones((1, 8, 8, 1), np.int8))
         assert runner.delegate == "xnnpack"
         assert runner.selection.winner.delegate == "xnnpack"
+
+
+def test_a_device_that_is_not_here_is_told_with_those_that_are(digits: Path) -> None:
+    with pytest.raises(DelegateError, match=r"asked for \(device='CPU'\); here: .*cpu"):
+        Runner(digits, device="CPU")

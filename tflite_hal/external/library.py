@@ -153,7 +153,9 @@ class ExternalDelegate(Delegate):
                 f"{library} can't be loaded: {error}", remedy=_loader_remedy(str(error))
             ) from error
         except AttributeError as error:
-            raise DelegateError(f"{library} is not a TensorFlow Lite delegate: {error}") from error
+            reason = f"{library} is not a TensorFlow Lite delegate: {error}"
+            remedy = "give the library that its vendor calls a TensorFlow Lite delegate"
+            raise DelegateError(reason, remedy=remedy) from error
         except (ValueError, RuntimeError) as error:
             text = " ".join(str(error).split())
             said = (

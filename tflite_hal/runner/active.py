@@ -82,7 +82,8 @@ class Active:
         message = f"{self._name()} runs {variant.model.name}, which is beside {self._model.name}"
         replaced = variant is self._terms.plain
         if replaced:
-            message += f": that needs {', '.join(self._model.info.custom)}"
+            needed = ", ".join(self._model.info.custom)
+            message += f", since nothing usable here takes the operator {needed} of the latter"
         self._events.record("variant", message, warn=replaced)
 
     def _in_worker(self) -> bool:

@@ -250,8 +250,16 @@ def _nothing_answers(
         return ModelError(f"{model.name} can't be run on any CPU kernel: {reason}")
     tried = [a for a in selection.attempts if a.outcome not in (Outcome.EXCLUDED, Outcome.UNTRIED)]
     if not tried:
+        wish = request.wish
+        words = {
+            "device": wish.device,
+            "delegates": list(wish.delegates or ()),
+            "exclude": list(wish.exclude),
+        }
+        asked = ", ".join(f"{name}={word!r}" for name, word in words.items() if word)
+        here = ", ".join(sorted({a.device for a in selection.attempts if a.device})) or "nothing"
         return NoDelegateError(
-            f"{model.name}: no device on this machine fits what was asked for",
+            f"{model.name}: no device on this machine fits what was asked for ({asked}); here: {here}",
             remedy="tflite-hal probe shows what is there",
             selection=selection,
         )

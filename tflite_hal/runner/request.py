@@ -101,7 +101,7 @@ def automatic_request(
     """
     if not isinstance(fallback, str) or fallback not in ("auto", "never"):
         raise InputError(f"fallback={fallback!r} is not 'auto' or 'never'")
-    described = _described(library, options, "delegate_library=")
+    described = _described(library, options, "delegate= to Runner(...), or delegate_library=")
     names, left_out = _checked_names(delegates, "delegates"), _checked_names(exclude, "exclude") or ()
     if names is not None and described is not None and NAMED not in names:
         names = (*names, NAMED)
