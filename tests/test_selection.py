@@ -132,7 +132,10 @@ def test_an_absent_device_is_told_when_it_was_asked_for(choose) -> None:
     delegates = [make("absent", ""), BuiltinKernels()]
     assert "absent" not in choose(delegates)[1]
     asked = choose(delegates, Wish(delegates=["absent"]))[1]["absent"]
-    assert (asked.outcome, asked.remedy) == (Outcome.UNAVAILABLE, "tflite-hal probe shows what is there")
+    assert (asked.outcome, asked.remedy) == (
+        Outcome.UNAVAILABLE,
+        "tflite-hal probe shows what is there; beside a device it needs: buy one",
+    )
 
 
 def test_unsupported_failing_and_of_another_runtime(choose) -> None:

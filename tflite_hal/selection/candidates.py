@@ -162,8 +162,10 @@ def _unusable(delegate: Delegate, probe: Probe, runtime: Runtime, wish: Wish) ->
         else:
             yield attempt(device, Outcome.UNAVAILABLE, problem.stage, problem.evidence, problem.remedy)
     if not probe.devices and not probe.problems and delegate.name in (wish.delegates or ()):
-        # What the delegate needs besides is no remedy for a device that is not there.
+        # What the delegate needs besides is no remedy for a device that is not there, but may be why none
+        # is found: of an engine for CPUs the package is all there is to see.
         reason, remedy = "no such device on this machine", "tflite-hal probe shows what is there"
+        remedy += f"; beside a device it needs: {delegate.install_hint}" if delegate.install_hint else ""
         yield attempt(Device("", ""), Outcome.UNAVAILABLE, "probe", reason, remedy)
 
 
