@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,10 +35,12 @@ from tflite_hal import (
     Problem,
     Runtime,
     Session,
+    file_identity,
     hookimpl,
 )
 
 _LEGACY = "libhexagon_delegate.so"
+_INTERFACE = "libhexagon_interface.so"
 _LEGACY_SKELS = ("libhexagon_nn_skel.so", "libhexagon_nn_skel_v65.so", "libhexagon_nn_skel_v66.so")
 #: Backends of QNN: device, kind, ``backend_type``, library, skel ({} is the Hexagon version).
 _BACKENDS = (
@@ -99,15 +102,16 @@ class HexagonDelegate(ExternalDelegate):
     def probe(self, host: HostInfo) -> Probe:
         """Return the devices of the delegate that is there, and what is missing: node, permission, library
         or skel. QNN goes before the older one."""
-        legacy = host.find_library(_LEGACY)
-        if legacy is not None and host.find_library(*self.libraries) is None:
-            return self._legacy(host, legacy)
-        return super().probe(host)
+        if host.find_library(*self.libraries) is not None or not _is_there(host, _LEGACY):
+            return super().probe(host)
+        found = self._legacy(host, host.find_library(_LEGACY) or "")
+        refused = _refused(host, self.libraries[0], "npu:0", "npu")
+        return found if refused is None else Probe(found.devices, (refused, *found.problems))
 
     def find(self, host: HostInfo) -> Probe:
         """Return what QNN's backends drive."""
         version = next((_VERSIONS[word] for word in host.board.compatible if word in _VERSIONS), None)
-        if version is None and not _nodes(host) and host.find_library(*self.libraries) is None:
+        if version is None and not _nodes(host) and not _is_there(host, *self.libraries):
             return Probe()
         found = [self._backend(host, backend, version) for backend in _backends(host, version)]
         return Probe(
@@ -126,36 +130,40 @@ class HexagonDelegate(ExternalDelegate):
             return device._replace(properties=properties)  # told with the library
         library = host.find_library(file)
         if library is None:
-            return Problem(
-                "library", f"QNN's backend {file} is in none of the loader's folders", _INSTALL, id_, kind
-            )
-        properties["backend_library"] = library
+            evidence = f"QNN's backend {file} is in none of the loader's folders"
+            return _refused(host, file, id_, kind) or Problem("library", evidence, _INSTALL, id_, kind)
+        properties |= {"backend_library": library, "files": [library]}
         environment = {"LD_LIBRARY_PATH": library.rpartition("/")[0]}
         if skel:
             folders = _skel_folders(host)
-            place = next((f for f in folders if _has_skel(host, f, skel, version)), None)
-            if place is None:
-                wanted = skel.format(version or "*")
-                return Problem(
-                    "library", f"{wanted} is in none of {', '.join(folders)}", _SKEL_REMEDY, id_, kind
-                )
-            environment["ADSP_LIBRARY_PATH"] = place
+            paths = [path for folder in folders for path in _skels(host, folder, skel, version)]
+            chosen = host.find_library(*paths)
+            if chosen is None:
+                evidence = f"{skel.format(version or '*')} is in none of {', '.join(folders)}"
+                absent = Problem("library", evidence, _SKEL_REMEDY, id_, kind)
+                return next(filter(None, (_refused(host, path, id_, kind) for path in paths)), absent)
+            environment["ADSP_LIBRARY_PATH"] = chosen.rpartition("/")[0]
+            properties["files"].append(chosen)
         return device._replace(properties={**properties, "environment": environment})
 
     def _legacy(self, host: HostInfo, library: str) -> Probe:
         """Return the DSP by the older delegate, which finds its other libraries in one folder."""
         id_, kind = "dsp:0", "dsp"
         problem = _node_problem(host, id_, kind)
+        if problem is None and not library:
+            problem = _refused(host, _LEGACY, id_, kind)
         folder = library.rpartition("/")[0]
-        if problem is None and not host.exists(f"{folder}/libhexagon_interface.so"):
-            evidence = f"{library} needs libhexagon_interface.so, which is not beside it"
-            problem = Problem("library", evidence, "install both of the same release", id_, kind)
-        if problem is None and not any(host.exists(f"{folder}/{skel}") for skel in _LEGACY_SKELS):
-            evidence = f"{library} needs {' or '.join(_LEGACY_SKELS)}, of which none is beside it"
-            problem = Problem("library", evidence, "install them from the same release", id_, kind)
+        beside = [f"{folder}/{name}" for name in (_INTERFACE, *_LEGACY_SKELS)]
+        problem = problem or next(filter(None, (_refused(host, path, id_, kind) for path in beside)), None)
+        for names in ((_INTERFACE,), _LEGACY_SKELS):
+            if problem is None and not any(host.find_library(f"{folder}/{name}") for name in names):
+                evidence = f"{library} needs {' or '.join(names)} beside it, which is not there"
+                problem = Problem("library", evidence, "install all from the same release", id_, kind)
         if problem is not None:
             return Probe((), (problem,))
-        properties = {"backend": "legacy", "library": library, "environment": {"ADSP_LIBRARY_PATH": folder}}
+        files = [path for path in beside if host.find_library(path) is not None]
+        properties: dict[str, Any] = {"backend": "legacy", "library": library, "files": files}
+        properties["environment"] = {"ADSP_LIBRARY_PATH": folder}
         return Probe((Device(id_, kind, "Hexagon by the older Hexagon delegate", properties),))
 
     def supports(self, model: Model, device: Device) -> str | None:
@@ -184,8 +192,15 @@ class HexagonDelegate(ExternalDelegate):
         """Allow for compiling the graph, which happens when it is opened."""
         return {"open": 120.0}
 
+    def fingerprint(self, device: Device) -> str:
+        """Return the libraries on both sides, skels included, and the kernel, whose driver lies between."""
+        files = (file_identity(str(path)) for path in device.properties.get("files", ()))
+        return "; ".join([super().fingerprint(device), *files, platform.release()])
+
     def open(self, model: Model, device: Device, configuration: Configuration, runtime: Runtime) -> Session:
-        """Open a model by the delegate that the device stands for."""
+        """Open a model by the delegate that the device stands for; see :meth:`ExternalDelegate.open`."""
+        for path in device.properties.get("files", ()):
+            self.trusted_path(str(path))
         if device.properties.get("backend") != "legacy":
             return super().open(model, device, configuration, runtime)
         library = self.trusted_path(str(device.properties.get("library", "")))
@@ -206,9 +221,8 @@ class HexagonDelegate(ExternalDelegate):
 def _backends(host: HostInfo, version: int | None) -> Iterator[Sequence[str]]:
     """Yield the backends that this chip has; of an unknown chip, those whose libraries are there."""
     for backend in _BACKENDS:
-        there = host.find_library(backend[3]) is not None
         if backend[1] == "gpu" or version is None:
-            if there or (version is None and backend[1] == "npu"):
+            if _is_there(host, backend[3]) or (version is None and backend[1] == "npu"):
                 yield backend
         elif (version == _DSP_VERSION) == (backend[1] == "dsp"):
             yield backend
@@ -240,11 +254,20 @@ def _skel_folders(host: HostInfo) -> list[str]:
     return [*(folder for folder in named.split(";") if folder.startswith("/")), *_SKEL_FOLDERS]
 
 
-def _has_skel(host: HostInfo, folder: str, skel: str, version: int | None) -> bool:
+def _skels(host: HostInfo, folder: str, skel: str, version: int | None) -> list[str]:
     head, tail = skel.split("{}")
     names = [name for name in host.list(folder) if name.startswith(head) and name.endswith(tail)]
-    wanted = [name for name in names if version is None or name == skel.format(version)]
-    return any(host.exists(f"{folder}/{name}") for name in wanted)  # not where a link only loops
+    return [f"{folder}/{name}" for name in names if version is None or name == skel.format(version)]
+
+
+def _is_there(host: HostInfo, *names: str) -> bool:
+    """Whether a library is there, be it one that is refused."""
+    return bool(host.find_library(*names) or host.distrusted_library(*names))
+
+
+def _refused(host: HostInfo, library: str, id_: str, kind: str) -> Problem | None:
+    refused = host.distrusted_library(library)
+    return None if refused is None else Problem("library", refused.reason, refused.remedy, id_, kind)
 
 
 class _Options(ctypes.Structure):

@@ -273,6 +273,20 @@ def test_the_classic_delegate_with_opencl_under_another_name(tmp_path: Path) -> 
     assert "libOpenCL.so.1 is there, but the delegate opens libOpenCL.so" in found.problems[0].evidence
 
 
+@POSIX
+def test_the_classic_delegate_that_others_can_change_is_told(tmp_path: Path, monkeypatch) -> None:
+    library = tmp_path / "libtensorflowlite_gpu_delegate.so"
+    library.write_bytes(b"")
+    library.chmod(0o666)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    host = probe_host()
+    host.pci, host.nodes = (), ("/dev/mali0",)
+    found = ClassicGpuDelegate().probe(host)
+    assert not found.devices
+    (problem,) = (one for one in found.problems if "mode 0666" in one.evidence)
+    assert (problem.stage, problem.device, problem.remedy) == ("library", "gpu:0", f"chmod go-w {library}")
+
+
 def test_the_classic_delegate_takes_no_options() -> None:
     """Its builds read them as others than they name."""
     with pytest.raises(DelegateError, match="has no option"):

@@ -1,5 +1,6 @@
 """Qualcomm's Hexagon: which of two delegates is there, what is missing, and stand-ins that really load."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -110,6 +111,121 @@ def test_the_older_delegate_where_it_alone_is_there(tmp_path: Path) -> None:
         (root / "vendor/lib64" / name).unlink()
         (problem,) = probe(root).problems
         assert (problem.stage, problem.device, problem.kind) == (stage, "dsp:0", "dsp")
+
+
+# ---- what others can change ----
+
+POSIX = pytest.mark.skipif(os.name == "nt", reason="file modes are POSIX")
+
+
+@pytest.fixture
+def live(tmp_path: Path, monkeypatch):
+    """This machine with the files of a board, by name, and a node; modes 0644 and 0755."""
+
+    def make(**files: str):
+        for folder, names in files.items():
+            (tmp_path / folder).mkdir(mode=0o755)
+            for name in names.split():
+                (tmp_path / folder / name).write_bytes(b"")
+                (tmp_path / folder / name).chmod(0o644)
+        monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path / "lib"))
+        monkeypatch.setenv("ADSP_LIBRARY_PATH", str(tmp_path / "skels"))
+        host = probe_host()
+        host.nodes = ("/dev/fastrpc-cdsp",)
+        return host
+
+    return make
+
+
+@POSIX
+@pytest.mark.parametrize(
+    "place", ["lib/libQnnTFLiteDelegate.so", "lib/libQnnHtp.so", "skels/libQnnHtpV68Skel.so", "skels"]
+)
+def test_a_library_of_qnn_that_others_can_change_is_told(live, tmp_path: Path, place: str) -> None:
+    host = live(lib="libQnnTFLiteDelegate.so libQnnHtp.so", skels="libQnnHtpV68Skel.so")
+    mode = 0o777 if place == "skels" else 0o666
+    (tmp_path / place).chmod(mode)
+    found = HexagonDelegate().probe(host)
+    assert not found.devices
+    (problem,) = found.problems
+    assert (problem.stage, problem.device, problem.kind) == ("library", "npu:0", "npu")
+    assert f"{tmp_path / place} has mode {mode:04o}" in problem.evidence
+    assert problem.remedy == f"chmod go-w {tmp_path / place}"
+
+
+@POSIX
+def test_qnn_that_is_refused_is_told_where_nothing_else_is_seen(live, tmp_path: Path) -> None:
+    host = live(lib="libQnnTFLiteDelegate.so libQnnGpu.so")
+    host.nodes = ()
+    (tmp_path / "lib").chmod(0o777)
+    told = {problem.device: problem.evidence for problem in HexagonDelegate().probe(host).problems}
+    assert told.keys() == {"npu:0", "gpu:0"}
+    assert f"{tmp_path}/lib has mode 0777" in told["gpu:0"]
+
+
+@POSIX
+@pytest.mark.parametrize(
+    "name", ["libhexagon_delegate.so", "libhexagon_interface.so", "libhexagon_nn_skel_v66.so"]
+)
+def test_a_library_of_the_older_delegate_likewise(live, tmp_path: Path, name: str) -> None:
+    host = live(lib="libhexagon_delegate.so libhexagon_interface.so libhexagon_nn_skel_v66.so")
+    (device,) = HexagonDelegate().probe(host).devices
+    (tmp_path / "lib" / name).chmod(0o666)
+    found = HexagonDelegate().probe(host)
+    assert not found.devices
+    (problem,) = found.problems
+    assert (problem.stage, problem.device) == ("library", "dsp:0")
+    assert f"{tmp_path / 'lib' / name} has mode 0666" in problem.evidence
+    with pytest.raises(DelegateError, match=f"{name} is not loaded: .* mode 0666"):
+        HexagonDelegate().open(None, device, Configuration(), None)
+
+
+@POSIX
+def test_the_older_delegate_beside_qnn_that_is_refused(live, tmp_path: Path) -> None:
+    older = "libhexagon_delegate.so libhexagon_interface.so libhexagon_nn_skel.so"
+    host = live(lib=f"{older} libQnnTFLiteDelegate.so")
+    (tmp_path / "lib/libQnnTFLiteDelegate.so").chmod(0o666)
+    found = HexagonDelegate().probe(host)
+    assert [device.id for device in found.devices] == ["dsp:0"]
+    assert "libQnnTFLiteDelegate.so has mode 0666" in found.problems[0].evidence
+
+
+# ---- what verdicts are remembered for ----
+
+
+@pytest.mark.parametrize(
+    ("names", "changed"),
+    [
+        ("libQnnTFLiteDelegate.so libQnnHtp.so libQnnHtpV68Skel.so", "libQnnHtp.so"),
+        ("libQnnTFLiteDelegate.so libQnnHtp.so libQnnHtpV68Skel.so", "libQnnHtpV68Skel.so"),
+        ("libhexagon_delegate.so libhexagon_interface.so", "libhexagon_interface.so"),
+        ("libhexagon_delegate.so libhexagon_interface.so", "libhexagon_delegate.so"),
+    ],
+)
+def test_what_computes_is_in_the_fingerprint(tmp_path: Path, monkeypatch, names: str, changed: str) -> None:
+    library, *files = [str(tmp_path / name) for name in names.split()]
+    for name in (library, *files):
+        Path(name).write_bytes(b"")
+    properties = {"library": library, "files": files}
+    device, delegate = Device("npu:0", "npu", properties=properties), HexagonDelegate()
+    before = delegate.fingerprint(device)
+    assert delegate.fingerprint(device) == before
+    (tmp_path / changed).write_bytes(b"another release")
+    after = delegate.fingerprint(device)
+    assert after != before
+    monkeypatch.setattr("platform.release", lambda: "6.1.2-other")
+    assert delegate.fingerprint(device) != after
+
+
+def test_devices_tell_the_files_that_compute(board: Path) -> None:
+    npu, gpu = probe(board).devices
+    assert npu.properties["files"] == ["/usr/lib/libQnnHtp.so", "/usr/lib/rfsa/adsp/libQnnHtpV68Skel.so"]
+    assert gpu.properties["files"] == ["/usr/lib/libQnnGpu.so"]
+    (dsp,) = probe(HOSTS / "android-hexagon").devices
+    assert [Path(one).name for one in dsp.properties["files"]] == [
+        "libhexagon_interface.so",
+        "libhexagon_nn_skel_v66.so",
+    ]
 
 
 def test_other_machines_have_nothing_to_say() -> None:

@@ -562,13 +562,15 @@ def test_without_the_package_an_explicit_choice_says_how_to_get_it(digits: Path,
 
 
 @pytest.mark.parametrize("kind", ["gpu", "npu"])
-def test_the_fingerprint_names_the_driver(tmp_path: Path, kind: str) -> None:
+def test_the_fingerprint_names_the_driver_and_the_kernel(tmp_path: Path, kind: str, monkeypatch) -> None:
     driver = tmp_path / "libdriver.so"
     driver.write_bytes(b"one")
     device = Device(f"{kind}:0", kind, properties={"library": str(driver)})
     first = OpenvinoDelegate().fingerprint(device)
     driver.write_bytes(b"another")
     assert OpenvinoDelegate().fingerprint(device) != first
+    monkeypatch.setattr("platform.release", lambda: "6.1.2-other")
+    assert OpenvinoDelegate().fingerprint(device).endswith(" 6.1.2-other")
     driver.unlink()
     assert "No such file" in OpenvinoDelegate().fingerprint(device)
 

@@ -171,7 +171,7 @@ class ClassicGpuDelegate(ExternalDelegate):
 
     def find(self, host: HostInfo) -> Probe:
         """Return the GPUs, where the library is there: elsewhere nobody misses it."""
-        if host.find_library(*self.libraries) is None:
+        if not (host.find_library(*self.libraries) or host.distrusted_library(*self.libraries)):
             return Probe()
         gpus = list(_gpus(host))
         problems = [gpu for gpu in gpus if isinstance(gpu, Problem)]

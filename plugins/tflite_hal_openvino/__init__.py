@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -129,9 +130,10 @@ class OpenvinoDelegate(Delegate):
         return {} if device.kind == "cpu" else {"open": 120.0, "run": 120.0}
 
     def fingerprint(self, device: Device) -> str:
-        """Return OpenVINO's version, and path, size and time of change of the device's driver."""
+        """Return OpenVINO's version, and of a device with a driver that and the kernel."""
         library = str(device.properties.get("library", ""))
-        return f"openvino {package.version()}" + (f" {file_identity(library)}" if library else "")
+        driver = f" {file_identity(library)} {platform.release()}" if library else ""
+        return f"openvino {package.version()}{driver}"
 
     def open(self, model: Model, device: Device, configuration: Configuration, runtime: Runtime) -> Session:
         """Read and compile a model.
