@@ -175,6 +175,56 @@ def test_the_names_of_a_live_machine_are_known(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     "text",
     [
+        "0::/kubepods/besteffort/pod{dashed}/x", "0::/kubepods.slice/kubepods-pod{underscored}.slice",
+        "kubepods-besteffort-pod{underscored}.slice:cri-containerd", "uuid{dashed}", "{dashed}",
+    ],
+)  # fmt: skip
+def test_the_ids_of_pods_are_taken_out_and_kubernetes_stays(text: str) -> None:
+    dashed = "4f6b1c2e-93a1-4d0e-9a55-0d1b6f6a7c11"
+    given = text.format(dashed=dashed, underscored=dashed.replace("-", "_"))
+    assert Scrubber([]).text(given) == text.replace("{underscored}", "{dashed}").replace(
+        "{dashed}", "[removed]"
+    )
+
+
+def test_homes_in_the_names_of_members_are_no_ones_and_stay_apart(tmp_path: Path) -> None:
+    files = {
+        "home/bob/icd/driver.json": "bob's",
+        "home/alice/icd/driver.json": "alice's",
+        "home/alice/icd/driver.json-2": "her other",
+        "home/carol/icd": "a file where others have a folder",
+        "var/home/bob/x": "elsewhere",
+        "usr/share/12345678-9abc-4def-8123-456789abcdef": "one",
+        "usr/share/22345678-9abc-4def-8123-456789abcdef": "two",
+    }
+    host = probe_host(tmp_path)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+        host.read(f"/{name}")
+    packed = list(packed_files(host, Scrubber([])))
+    names = [name for name, _ in packed]
+    assert len(set(names)) == len(names)
+    contents = [(content or b"").decode() for _, content in packed]
+    assert set(files.values()) <= set(contents)
+    assert not [name for name in names if any(word in name for word in ("bob", "alice", "carol", "4def"))]
+    assert "home/[removed]/icd/driver.json" in names
+    for name, content in packed:  # it can be unpacked: nothing is below a file
+        place = tmp_path / "again" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.mkdir(exist_ok=True) if content is None else place.write_bytes(content)
+
+
+def test_keys_that_become_the_same_text_stay_apart() -> None:
+    plain = Scrubber(["gartenlaube"]).plain(
+        {"gartenlaube": 1, "/home/bob": 2, "/home/eve": 3, "[removed]": 4}
+    )
+    assert plain == {"[removed]": 1, "/home/[removed]": 2, "/home/[removed]-2": 3, "[removed]-2": 4}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         "0000:01:00.0", "0::/system.slice", "1-1.2", "12:34:56", "6.6.31+rpt-rpi-2712", "MemTotal: 16384 kB",
         "raspberrypi,5-model-b", "ai-edge-litert 2.3.0", "/dev/bus/usb/001/004", "Intel(R) Core(TM) i7-1370P",
         "5.15.153.1-microsoft-standard-WSL2", "18d1:9302", "rv64imafdc", "127.0.0.1", "serial port",

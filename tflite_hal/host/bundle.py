@@ -51,9 +51,8 @@ _SHORTEST_VALUE: Final = 6
 
 _HEX: Final = "0-9A-Fa-f"
 _SERIAL: Final = re.compile(r"(?i)(\bserial(?:[ _-]?(?:number|no))?[ \t]*[:=][ \t]*)\S[^\r\n]*")
-_UUID: Final = re.compile(
-    rf"(?<![{_HEX}])[{_HEX}]{{8}}(?:[-_][{_HEX}]{{4}}){{3}}[-_][{_HEX}]{{12}}(?![{_HEX}])"
-)
+#: Whatever is before it: the "pod" that Kubernetes puts there ends in a hexadecimal digit.
+_UUID: Final = re.compile(rf"[{_HEX}]{{8}}(?:[-_][{_HEX}]{{4}}){{3}}[-_][{_HEX}]{{12,}}")
 _MAC: Final = re.compile(
     rf"(?<![{_HEX}:.-])[{_HEX}]{{2}}([:-])[{_HEX}]{{2}}(?:\1[{_HEX}]{{2}}){{4}}(?![{_HEX}:-])"
 )
@@ -90,10 +89,21 @@ class Scrubber:
     def plain(self, value: Any) -> Any:
         """Return JSON-ready data with every text in it likewise."""
         if isinstance(value, dict):
-            return {self.text(str(key)): self.plain(part) for key, part in value.items()}
+            taken: set[str] = set()
+            return {_untaken(self.text(str(key)), taken): self.plain(part) for key, part in value.items()}
         if isinstance(value, (list, tuple)):
             return [self.plain(part) for part in value]
         return self.text(value) if isinstance(value, str) else value
+
+
+def _untaken(text: str, taken: set[str]) -> str:
+    """Return a text, with a number where it is taken already, and take it."""
+    number, own = 1, text
+    while own in taken:
+        number += 1
+        own = f"{text}-{number}"
+    taken.add(own)
+    return own
 
 
 def _address(found: re.Match[str]) -> str:
@@ -140,7 +150,8 @@ def _live_names() -> list[str]:
 def packed_files(host: HostInfo, scrubber: Scrubber) -> Iterator[tuple[str, bytes | None]]:
     """Yield the path and content of what the host's facts were read from so far, by the probe and by
     delegates: of a folder None, of a node and of a library nothing, of a link a small file that stands
-    for it. Nothing is yielded twice, or below a file."""
+    for it. Nothing is yielded twice, or below a file: where two names are the same text without what
+    identifies, one gets a number."""
     tree = host._tree
     files = {_inside(path): tree.content(path, limit) for path, limit in tree.files.items()}
     found: dict[str, bytes | None] = {name: content for name, content in files.items() if content is not None}
@@ -149,10 +160,16 @@ def packed_files(host: HostInfo, scrubber: Scrubber) -> Iterator[tuple[str, byte
     for path in tree.places:
         found.setdefault(_inside(path), None if _is_folder(tree, path) else b"")
     folders = {parent for name in found for parent in _parents(name)}
+    places, taken = {"": ""}, set[str]()
     for name in sorted(name for name in found if name):
         content = found[name]
+        for part in (*reversed(list(_parents(name))), name):
+            if part not in places:
+                above = places[part.rpartition("/")[0]]
+                own = scrubber.text(f"/{part}").rpartition("/")[2]  # a home is known by the slash before it
+                places[part] = _untaken(f"{above}/{own}".lstrip("/"), taken)
         if content is None or name not in folders:
-            yield scrubber.text(name), None if content is None else scrubber.content(content)
+            yield places[name], None if content is None else scrubber.content(content)
 
 
 def _inside(path: str) -> str:
