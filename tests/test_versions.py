@@ -72,6 +72,20 @@ def test_the_package_is_the_one_the_library_belongs_to(tmp_path: Path) -> None:
     assert verdict(probe_host(tmp_path / "nothing")) is None
 
 
+@pytest.mark.parametrize("kernel", ["x86_64", "aarch64", "armv7l", None])
+def test_packages_may_be_of_another_architecture_than_the_kernel(tmp_path: Path, kernel: str | None) -> None:
+    """As with 32-bit Raspberry Pi OS on its 64-bit kernel."""
+    host = machine(tmp_path, listed="/usr/lib/arm-linux-gnueabihf/libedgetpu.so.1", end=":armhf")
+    host.arch = kernel
+    assert verdict(host, library="/usr/lib/arm-linux-gnueabihf/libedgetpu.so.1.0") is not None
+    assert verdict(host, library="/usr/lib/libedgetpu.so.1") is None
+
+
+def test_a_device_without_a_library_belongs_to_no_package(tmp_path: Path) -> None:
+    host = machine(tmp_path, listed="/usr")  # of which nothing is left without /usr
+    assert verdict(host, library="") is None
+
+
 def test_it_can_be_overridden(tmp_path: Path, monkeypatch) -> None:
     host = machine(tmp_path)
     monkeypatch.setenv(ALLOW, "vx")

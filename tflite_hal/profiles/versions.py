@@ -36,13 +36,8 @@ ALLOW: Final = "TFLITE_HAL_ALLOW_KNOWN_BAD"
 
 _STATUS: Final = "/var/lib/dpkg/status"
 _STATUS_LIMIT: Final = 64 * 1024 * 1024
-_DPKG_ARCHITECTURES: Final = {
-    "x86_64": "amd64",
-    "aarch64": "arm64",
-    "armv7l": "armhf",
-    "armv6l": "armhf",
-    "i686": "i386",
-}
+#: How names of package lists may end: the kernel's architecture does not tell that of the packages.
+_ARCHITECTURES: Final = ("", ":amd64", ":arm64", ":armel", ":armhf", ":i386", ":riscv64")
 
 
 def known_pairs(profiles: Iterable[DeviceProfile]) -> dict[str, list[Mapping[str, Any]]]:
@@ -92,10 +87,10 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _package_version(host: HostInfo, library: str, packages: Sequence[str]) -> str | None:
-    """Return the version of the package that a library belongs to, None where it belongs to none of these."""
-    architecture = _DPKG_ARCHITECTURES.get(host.arch or "", "")
-    for package in packages:
-        lists = (host.read(f"/var/lib/dpkg/info/{package}{end}.list") for end in ("", f":{architecture}"))
+    """Return the version of the package that a library belongs to, None where it belongs to none of these,
+    or the device has none."""
+    for package in packages if library else ():
+        lists = (host.read(f"/var/lib/dpkg/info/{package}{end}.list") for end in _ARCHITECTURES)
         files = {line.removeprefix("/usr") for text in lists for line in (text or "").splitlines()}
         if library.removeprefix("/usr") in files:  # /lib may be a link to /usr/lib
             status = host.read(_STATUS, _STATUS_LIMIT) or ""
