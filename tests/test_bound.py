@@ -1,7 +1,10 @@
 """What is bound to one thread gets one, and what needs an environment is not run without it."""
 
+import gc
 import importlib
 import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tflite_hal import DelegateError, NoDelegateError, Runner
+from tflite_hal import Call, DelegateError, NoDelegateError, Runner, Session
+from tflite_hal.trial.bound import open_bound
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = (ROOT / "tests/example_plugin/tflite_hal_acme.py").read_text()
@@ -108,6 +112,115 @@ def test_what_it_raises_is_raised_here(bound, digits: Path, monkeypatch) -> None
             patch.setattr(session, "owner", -1)
             with pytest.raises(DelegateError, match="must run on the same thread"):
                 runner.predict(np.zeros(runner.inputs[0].shape, runner.inputs[0].dtype))
+
+
+class Owned(Session):
+    """Notes what happens to it and to its calls, and on which thread."""
+
+    threading = "owner"
+
+    def __init__(self, log: list[tuple[str, int]]) -> None:
+        self.log = log
+
+    def prepare(self, signature=None, shapes=None) -> Call:
+        return OwnedCall(self.log)
+
+    def close(self) -> None:
+        self.log.append(("closed", threading.get_ident()))
+
+    def __del__(self) -> None:
+        self.log.append(("destroyed", threading.get_ident()))
+
+
+class OwnedCall(Call):
+    def __init__(self, log: list[tuple[str, int]]) -> None:
+        self.log = log
+
+    def run(self, arrays):
+        self.log.append(("ran", threading.get_ident()))
+        return []
+
+    def __del__(self) -> None:
+        self.log.append(("call destroyed", threading.get_ident()))
+
+
+@pytest.mark.parametrize("last", ["session", "call", "cycle"])
+def test_one_that_is_dropped_is_closed_and_destroyed_where_it_was_opened(last: str) -> None:
+    before, log = set(threading.enumerate()), []
+    session = open_bound(lambda: Owned(log))
+    (thread,) = set(threading.enumerate()) - before
+    log.clear()  # of the one that told that it is bound
+    calls = [session.prepare(), session.prepare()]
+    calls[0].run([])
+    if last == "cycle":
+        calls.append(calls)
+    elif last == "session":
+        calls.clear()
+    del session, calls
+    gc.collect()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert [name for name, _ in log if name != "call destroyed"] == ["ran", "closed", "destroyed"]
+    assert len(log) == 5
+    assert {where for _, where in log} == {thread.ident}
+
+
+def test_a_closed_one_says_so_and_may_be_closed_again() -> None:
+    session = open_bound(lambda: Owned([]))
+    call = session.prepare()
+    session.close()
+    session.close()
+    with pytest.raises(DelegateError, match=r"closed|has ended"):
+        call.run([])
+
+
+LEFT = """
+import gc, os, sys
+sys.path[:0] = {path!r}
+from test_bound import Owned, open_bound
+
+class Loud(Owned):
+    def __del__(self):
+        if loud:
+            os.write(2, b"destroyed")
+    def close(self):
+        if loud:
+            os.write(2, b"closed")
+
+loud, log = False, []
+session = open_bound(lambda: Loud(log))
+call = session.prepare()
+call.run([])
+loud = True
+{end}
+"""
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "",
+        "sys.exit(0)",
+        pytest.param(
+            """
+if os.fork() == 0:
+    session.close()
+    del session, call
+    gc.collect()
+    os._exit(0)
+assert os.wait()[1] == 0
+""",
+            marks=pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here"),
+        ),
+    ],
+    ids=["end", "exit", "fork"],
+)
+def test_it_is_left_alone_at_the_end_and_in_a_forked_child(end: str) -> None:
+    code = LEFT.format(path=[str(ROOT), str(ROOT / "tests"), *sys.path], end=end)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 ASKING = """
