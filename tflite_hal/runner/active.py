@@ -82,8 +82,7 @@ class Active:
         message = f"{self._name()} runs {variant.model.name}, which is beside {self._model.name}"
         replaced = variant is self._terms.plain
         if replaced:
-            needed = ", ".join(self._model.info.custom)
-            message += f", since nothing usable here takes the operator {needed} of the latter"
+            message += f", since nothing usable here takes its {', '.join(self._model.info.custom)}"
         self._events.record("variant", message, warn=replaced)
 
     def _in_worker(self) -> bool:
