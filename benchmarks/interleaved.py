@@ -5,6 +5,7 @@ python benchmarks/interleaved.py predict MODEL...    predict / hand-written set_
 python benchmarks/interleaved.py threads MODEL...    one thread / two threads
 python benchmarks/interleaved.py worker MODEL...     what a call through a worker costs more, in µs
 python benchmarks/interleaved.py concurrent MODEL... two one-thread sessions in two threads / one
+python benchmarks/interleaved.py many MODEL...       predict_many with two workers / a loop over predict
 python benchmarks/interleaved.py auto MODEL...       the best single engine by hand / Runner.auto
 """
 
@@ -13,6 +14,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
+from itertools import repeat
 from pathlib import Path
 
 from tflite_hal_openvino import OpenvinoDelegate, package
@@ -36,6 +38,7 @@ if package.version() is not None:
     ENGINES["OpenVINO"] = lambda model, runtime: OpenvinoDelegate().open(
         model, Device("cpu", "cpu"), Configuration({"precision": "f32"}, threads=1), runtime
     )
+WHAT = ["runtime", "predict", "threads", "worker", "concurrent", "many", "auto"]
 #: What the geometric mean is of.
 RATIOS: list[float] = []
 
@@ -144,6 +147,35 @@ def concurrent(path: Path) -> str:
     return "two in two threads / one: " + ", ".join(told)
 
 
+def many(path: Path) -> str:
+    with Runner.auto(path, threads=1) as runner:
+        inputs = seeded_inputs(runner.inputs)
+        given = inputs[0] if len(inputs) == 1 else inputs
+        runner.predict(given)
+        start = time.perf_counter()
+        runner.predict(given)
+        count = max(8, int(SECONDS_CONCURRENT / (time.perf_counter() - start)))
+
+        def took(call: Callable[[], object]) -> float:
+            start = time.perf_counter()
+            call()
+            return time.perf_counter() - start
+
+        def loop() -> None:
+            for _ in range(count):
+                runner.predict(given)
+
+        def spread() -> None:
+            for _ in runner.predict_many(repeat(given, count), workers=2):
+                pass
+
+        spread()
+        ones, twos = zip(*((took(loop), took(spread)) for _ in range(CONCURRENT_ROUNDS)), strict=True)
+        return (
+            f"two workers / one stream {min(ones) / min(twos):.2f} ({min(ones) / count * 1e6:.0f} µs a run)"
+        )
+
+
 def bare_openvino(path: Path, inputs) -> Callable[[], object]:
     """OpenVINO as its documentation has it, with one thread and one set of shapes."""
     import openvino
@@ -179,7 +211,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["runtime", "predict", "threads", "worker", "concurrent", "auto"])
+    parser.add_argument("what", choices=WHAT)
     parser.add_argument("models", nargs="+", type=Path)
     arguments = parser.parse_args()
     for path in arguments.models:

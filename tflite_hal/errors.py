@@ -49,6 +49,8 @@ class TfliteHalError(Exception):
         self.remedy = remedy
         #: Where it happened, where that is known: probe, open, allocate, run.
         self.stage = ""
+        #: Of many inputs the one it is about, counted from 0.
+        self.item: int | None = None
 
 
 class ModelError(TfliteHalError, ValueError):

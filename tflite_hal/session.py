@@ -217,7 +217,7 @@ class TensorCall(Call):
         except _NATIVE_ERRORS as error:
             raise _explained(session._model, "run", error) from error
 
-    def direct(self, names: Sequence[str], turn: Turn) -> Direct | None:
+    def direct(self, names: Sequence[str], turn: Turn, busy: Direct) -> Direct | None:
         """Return the shortest way of a call of one input: it looks only at what can change from call to
         call, and costs less than ``set_tensor, invoke, get_tensor`` by hand, where all that a runner
         looks after costs as much as a small model.
@@ -225,23 +225,24 @@ class TensorCall(Call):
         Args:
             names: of the outputs.
             turn: what keeps other threads from the session, and it from being closed.
+            busy: what may answer instead while it is another thread's; None waits for it.
 
         Returns:
             What takes the input and returns the output (a dict of several); None where it does not fit
             exactly, or fails: then the usual way is due, which tells. None for several inputs.
         """
         if self._direct is None:
-            self._direct = (self._make_direct(names, turn),)
+            self._direct = (self._make_direct(names, turn, busy),)
         return self._direct[0]
 
-    def _make_direct(self, names: Sequence[str], turn: Turn) -> Direct | None:
+    def _make_direct(self, names: Sequence[str], turn: Turn, busy: Direct) -> Direct | None:
         if len(self.inputs) != 1:
             return None
         (number,), (shape,), outputs = self.inputs, self.shapes, self.outputs
         details = self._session._interpreter.get_input_details()
         dtype = next(np.dtype(d["dtype"]) for d in details if d["index"] == number)
         session, pid, getpid, array_type = self._session, os.getpid(), os.getpid, np.ndarray
-        lock = turn.lock
+        acquire, release = turn.lock.acquire, turn.lock.release
         single = outputs[0] if len(outputs) == 1 else None
 
         def direct(value: Any) -> Any:
@@ -249,7 +250,12 @@ class TensorCall(Call):
                 return None
             if getpid() != pid:  # in a forked process the lock may be held for ever
                 return None
-            with lock:
+            if not acquire(False):
+                result = busy(value)
+                if result is not None:
+                    return result
+                acquire()
+            try:
                 # Closed, or in the shapes of another call, or a signal handler inside of a run.
                 if session._active is not self or turn.taken:
                     return None
@@ -266,6 +272,8 @@ class TensorCall(Call):
                     return None
                 finally:
                     turn.taken = False
+            finally:
+                release()
 
         return direct if hasattr(self._session._interpreter, "_interpreter") else None
 

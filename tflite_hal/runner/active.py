@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
 
 from tflite_hal.delegate import Device, Problem
 from tflite_hal.errors import ClosedError, DelegateError, TfliteHalError, WorkerError
 from tflite_hal.model import Model
 from tflite_hal.runner import rest
 from tflite_hal.runner.again import look_again
+from tflite_hal.runner.calls import Arrays, Calls
 from tflite_hal.runner.choice import OTHERS, choose_for
 from tflite_hal.runner.events import Events
+from tflite_hal.runner.pool import Pool
 from tflite_hal.runner.recheck import Recheck
 from tflite_hal.runner.request import Request
 from tflite_hal.runner.told import interrupted, with_remedy
 from tflite_hal.runtime import Runtime
 from tflite_hal.selection import Attempt, Candidate, Outcome, Selection
-from tflite_hal.session import MOST_CALLS, Call, Direct, TensorCall, Turn
+from tflite_hal.session import Direct, TensorCall, Turn
 from tflite_hal.trial import Memory, Opened, choose, limit_runs, open_candidate, outcome_of
 
 __all__ = ["Active"]
-
-Arrays = list[np.ndarray[Any, Any]]
 
 
 class Active:
@@ -45,7 +42,7 @@ class Active:
         self._order: list[Candidate] = [choice.opened.candidate, *choice.alternatives, *choice.untried]
         self._untried = choice.untried
         self._terms = choice.terms
-        self._calls: dict[tuple[Any, ...], Call] = {}
+        self._calls = Calls(self.opened)
         self._lost: TfliteHalError | None = None
         self._closed = False
         self._answered = 0
@@ -103,7 +100,7 @@ class Active:
         while True:
             self._check_open()
             try:
-                results = self._call(signature, arrays).run(arrays)
+                results = self._calls.prepared(signature, arrays).run(arrays)
                 break
             except (DelegateError, WorkerError) as error:
                 failed.append((self.opened.candidate, error))
@@ -114,22 +111,33 @@ class Active:
         return results if self._recheck is None else self._rechecked(signature, arrays, results)
 
     def direct(
-        self, signature: str | None, arrays: Arrays, names: Sequence[str], turn: Turn
+        self, signature: str | None, arrays: Arrays, names: Sequence[str], turn: Turn, busy: Direct
     ) -> Direct | None:
         """Return the shortest way for inputs like these, which just got their answer; None where there
         is none, and while something has to be counted, compared or come back to."""
         candidate = self.opened.candidate
-        call = self._calls.get((signature, *[array.shape for array in arrays]))
-        if (
-            not isinstance(call, TensorCall)
-            or self._lost is not None
-            or self._recheck is not None
-            or candidate is not self._order[0]
-            or self._model.info.stateful
-            or rest.has_failed(candidate)
-        ):
+        call = self._calls.known(signature, arrays)
+        if candidate is not self._order[0] or rest.has_failed(candidate) or not self._may_be_many():
             return None
-        return call.direct(names, turn)
+        return call.direct(names, turn, busy) if isinstance(call, TensorCall) else None
+
+    def _may_be_many(self) -> bool:
+        """Whether answers do not depend on the ones before, and nobody compares them."""
+        return self._lost is None and self._recheck is None and not self._model.info.stateful
+
+    def pool(self, names: Sequence[str], *, single: bool = False) -> Pool | None:
+        """Return sessions beside the one in use for other threads, None where there can be none. If
+        ``single``, one that has several threads gets some with one each, unless ``threads=`` forbids."""
+        main, candidate = self.opened.candidate, self.opened.candidate
+        if not self._may_be_many():
+            return None
+        if (main.configuration.threads or 1) > 1:
+            if not single or self._request.wish.threads is not None:
+                return None
+            candidate = main._replace(configuration=main.configuration._replace(threads=1))
+        pool = Pool(main, candidate, self._model, self._terms, names, self._events)
+        known = pool.alike or (candidate in self._order and candidate not in self._untried)
+        return pool if pool.possible() and (known or pool.proven()) else None
 
     def _rechecked(self, signature: str | None, arrays: Arrays, results: Arrays) -> Arrays:
         assert self._recheck is not None  # noqa: S101 -- for the type checker
@@ -148,15 +156,6 @@ class Active:
         """Raise ClosedError: what hears of events may close the runner while it runs."""
         if self._closed:
             raise ClosedError(f"the runner of {self._model.name} was closed while it ran")
-
-    def _call(self, signature: str | None, arrays: Arrays) -> Call:
-        key = (signature, *[array.shape for array in arrays])
-        call = self._calls.get(key)
-        if call is None:
-            if len(self._calls) >= MOST_CALLS:
-                del self._calls[next(iter(self._calls))]  # the oldest: each holds memory for its tensors
-            call = self._calls[key] = self.opened.prepare(signature, key[1:])
-        return call
 
     def _fail_over(self, error: TfliteHalError, failed: list[tuple[Candidate, TfliteHalError]]) -> None:
         """Let the next candidate take over, or raise: where none may or can, and of a stateful model,
@@ -215,6 +214,7 @@ class Active:
             return False
         self._let_go()
         self.opened, self._lost, self._answered = opened, None, 0
+        self._calls = Calls(opened)
         if self._recheck is not None:
             self._recheck.forget()
         self.selection.mark(candidate, Outcome.CHOSEN, "")

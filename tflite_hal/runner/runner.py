@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from tflite_hal.accuracy import Check
 from tflite_hal.benchmark import BenchmarkResult, time_calls
 from tflite_hal.delegate import Device
 from tflite_hal.errors import InputError
-from tflite_hal.model import Interface, TensorSpec, read_model
+from tflite_hal.model import TensorSpec, read_model
 from tflite_hal.runner.events import Event, Events
 from tflite_hal.runner.life import Life
+from tflite_hal.runner.many import Many
 from tflite_hal.runner.measured import measured
 from tflite_hal.runner.request import (
     Request,
@@ -22,9 +23,10 @@ from tflite_hal.runner.request import (
     explicit_request,
     terms_of,
 )
+from tflite_hal.runner.results import Results
+from tflite_hal.runner.usual import Usual
 from tflite_hal.runtime import Runtime, load_runtime
 from tflite_hal.selection import Selection
-from tflite_hal.tensors import arrange, convert, deliver, write_out
 from tflite_hal.trial import seeded_inputs
 from tflite_hal.verdicts import Verdicts, cache_folder
 
@@ -89,16 +91,9 @@ class Runner:
             RuntimeUnavailableError: no runtime, or not the one asked for.
         """
         request = explicit_request(device, delegate, delegate_library, options, threads)
-        self._start(
-            model,
-            request.completed(profile, runtime, recheck, variants),
-            on_event,
-            check=check,
-            prefer="order",
-            isolate=isolate,
-            open_timeout=open_timeout,
-            timeout=timeout,
-        )
+        request = request.completed(profile, runtime, recheck, variants)
+        limits = {"open_timeout": open_timeout, "timeout": timeout}
+        self._start(model, request, on_event, check=check, prefer="order", isolate=isolate, **limits)
 
     @classmethod
     def auto(
@@ -162,20 +157,16 @@ class Runner:
         return runner
 
     def _start(
-        self,
-        model: str | os.PathLike[str] | bytes,
-        request: Request,
-        on_event: Callable[[Event], None] | None,
-        **terms: Any,
+        self, model: Any, request: Request, on_event: Callable[[Event], None] | None, **terms: Any
     ) -> None:
-        self._interfaces: dict[str | None, Interface] = {}
         self._events = Events(checked_listener(on_event))
-        self._warn = functools.partial(self._events.record, "input")
         verdicts = Verdicts(cache_folder())
         self._model = read_model(model, known_hash=verdicts.model_sha256)
         request = request._replace(terms=terms_of(self._model, **terms, verdicts=verdicts))
         self._runtime = load_runtime(request.runtime)
         self._life = Life(self._model, self._runtime, request, self._events)
+        self._usual = Usual(self._model, self._life, functools.partial(self._events.record, "input"))
+        self._many = Many(self._model, self._life)
 
     @property
     def selection(self) -> Selection:
@@ -213,12 +204,7 @@ class Runner:
         return self._runtime
 
     def predict(
-        self,
-        inputs: Any,
-        *,
-        signature: str | None = None,
-        dequantize: bool | None = None,
-        out: Any = None,
+        self, inputs: Any, *, signature: str | None = None, dequantize: bool | None = None, out: Any = None
     ) -> Any:
         """Run the model once.
 
@@ -244,25 +230,45 @@ class Runner:
             result = direct(inputs)
             if result is not None:
                 return result
-        interface = self._interface(signature)
-        if not (dequantize is None or isinstance(dequantize, bool)):
-            raise InputError(f"dequantize={dequantize!r} is not True, False or None")
-        given = arrange(interface.renamed(inputs), interface.input_names, interface.inputs)
-        pairs = zip(given, interface.inputs, strict=True)
-        converted = [convert(value, spec, self._warn) for value, spec in pairs]
-        results = self._life.run(signature, [one.array for one in converted])
-        if dequantize is None:
-            dequantize = any(one.real for one in converted)
-        result = deliver(results, interface.output_names, interface.outputs, dequantize)
-        return result if out is None else write_out(result, out)
+        return self._usual.answer(self._life.run, inputs, signature, dequantize, out)
 
-    def _interface(self, signature: str | None) -> Interface:
-        self._life.check_open()
-        if signature is not None and not isinstance(signature, str):
-            raise InputError(f"signature={signature!r} is not the key of one")
-        if signature not in self._interfaces:
-            self._interfaces[signature] = self._model.info.interface(signature, self._model.name)
-        return self._interfaces[signature]
+    def predict_many(
+        self,
+        inputs: Iterable[Any],
+        *,
+        workers: int | str = "auto",
+        signature: str | None = None,
+        dequantize: bool | None = None,
+    ) -> Results:
+        """Run the model as :meth:`predict` on each of many inputs, on all cores where that is faster.
+
+        Args:
+            inputs: an iterable of what :meth:`predict` takes. It is drawn on in the caller's thread, as
+                answers are asked for; at most two inputs per thread are under way.
+            workers: threads, each with a session of its own where the model runs on the CPU in this
+                process; ``"auto"`` is what is fastest, measured once on seeded inputs.
+
+        Returns:
+            An iterator over the answers, in the inputs' order; once closed its threads have ended. The
+            error of an input (``item``, from 0, is which) or of the iterable comes at its place.
+
+        Raises:
+            InputError: the model is stateful; ``inputs`` or ``workers`` is none.
+        """
+        named: dict[str, Any] = {"signature": signature, "dequantize": dequantize}
+        pooled = functools.partial(self._usual.answer, self._life.run_pooled, **named)
+        return self._many.results(functools.partial(self.predict, **named), pooled, inputs, workers)
+
+    async def apredict(self, inputs: Any, **arguments: Any) -> Any:
+        """Run the model once as :meth:`predict` does, in a thread of the runner's; the loop goes on.
+
+        Cancelled, a call that has not begun never does; one that has runs to its end, its answer is
+        dropped, and its inputs must not be changed before.
+        """
+        import asyncio  # who calls this has it
+
+        work = functools.partial(self.predict, inputs, **arguments)
+        return await asyncio.wrap_future(self._many.submit(work))
 
     def reset(self) -> None:
         """Forget what a stateful model (an LSTM, say) remembers from earlier runs."""
@@ -309,6 +315,7 @@ class Runner:
     def close(self) -> None:
         """Free the model; may be called twice. A closed runner says so when it is used."""
         self._life.close()
+        self._many.close()
 
     def __enter__(self) -> Runner:
         return self
