@@ -33,7 +33,7 @@ Predict = Callable[[Any], Any]
 class _Way(NamedTuple):
     """One way to answer many inputs."""
 
-    threads: int  #: 0: the thread that asks
+    threads: int  #: as :class:`Results` counts them
     pooled: bool = False  #: on sessions with one thread each, where the one in use has several
 
 

@@ -55,7 +55,8 @@ class Results(Iterator[Any]):
     """
 
     def __init__(self, predict: Callable[[Any], Any], items: Iterator[Any], threads: int) -> None:
-        """Take what answers one input, the inputs, and how many threads do it; 0 is the one that asks."""
+        """Take what answers one input, the inputs, and how many threads do it: 0 is the one that asks, 1
+        another beside it, and more count the one that asks, while it waits."""
         self._predict = predict
         self._items = enumerate(items)
         self._number = threads
@@ -82,7 +83,7 @@ class Results(Iterator[Any]):
                 assert self._end is not None  # noqa: S101 -- for the type checker
                 raise self._end
             job = self._held.popleft()
-            job.done.acquire()
+            self._have_done(job)
             if job.error is not None:
                 raise _told(job)
             return job.answer
@@ -114,11 +115,25 @@ class Results(Iterator[Any]):
 
     def _start(self, job: _Job) -> None:
         self._jobs.put(job)
-        if len(self._threads) < self._number:
+        if len(self._threads) < max(1, self._number - 1):  # with the one that asks
             name = f"tflite-hal-many-{len(self._threads)}"
             thread = threading.Thread(target=_serve, args=(self._jobs, self._predict), name=name, daemon=True)
             thread.start()
             self._threads.append(thread)
+
+    def _have_done(self, job: _Job) -> None:
+        """Return when an input has its answer; until then this thread, one of several, answers what no
+        other has begun: to wake up for each answer would cost more than a small model."""
+        while self._number > 1 and job.done.locked():
+            try:
+                waiting = self._jobs.get_nowait()
+            except Empty:
+                break
+            if waiting is not None:
+                waiting.work(self._predict)
+                if waiting.error is not None and not isinstance(waiting.error, Exception):
+                    raise waiting.error  # Ctrl-C does not wait for its place
+        job.done.acquire()
 
     def _stop(self) -> None:
         self._over = True

@@ -245,8 +245,8 @@ class Runner:
         Args:
             inputs: an iterable of what :meth:`predict` takes. It is drawn on in the caller's thread, as
                 answers are asked for; at most two inputs per thread are under way.
-            workers: threads, each with a session of its own where the model runs on the CPU in this
-                process; ``"auto"`` is what is fastest, measured once on seeded inputs.
+            workers: threads (of several the caller's is one while it waits), each with a session where
+                the model runs on this process's CPU; ``"auto"``: the fastest, measured on seeded inputs.
 
         Returns:
             An iterator over the answers, in the inputs' order; once closed its threads have ended. The
