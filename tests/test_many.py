@@ -288,6 +288,19 @@ def test_dropped_it_ends_its_threads_too(runner: Runner, images) -> None:
         assert not thread.is_alive()
 
 
+def test_a_runner_that_is_dropped_is_freed_at_once(digits: Path, images) -> None:
+    runner = Runner(digits)
+    runner.predict(images[0])
+    list(runner.predict_many(images, workers=2))
+    life = weakref.ref(runner._life)
+    gc.disable()
+    try:
+        del runner
+        assert life() is None
+    finally:
+        gc.enable()
+
+
 def test_a_runner_that_is_closed_meanwhile_says_so(digits: Path, images) -> None:
     with Runner(digits) as runner:
         answers = runner.predict_many(Counted(images), workers=2)

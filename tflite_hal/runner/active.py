@@ -117,7 +117,7 @@ class Active:
         is none, and while something has to be counted, compared or come back to."""
         candidate = self.opened.candidate
         call = self._calls.known(signature, arrays)
-        if candidate is not self._order[0] or rest.has_failed(candidate) or not self._may_be_many():
+        if not self._may_be_many() or candidate is not self._order[0] or rest.has_failed(candidate):
             return None
         return call.direct(names, turn, busy) if isinstance(call, TensorCall) else None
 

@@ -137,6 +137,7 @@ class Results(Iterator[Any]):
 
     def _stop(self) -> None:
         self._over = True
+        self._end = None  # its traceback holds this object
         self._held.clear()
         with suppress(Empty):
             while True:
